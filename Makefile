@@ -1,0 +1,42 @@
+# Two commands: `make demo` runs the whole job, `make test` runs every check.
+# Each sets up its own virtual environment from the lock; only Python 3.11+ and make are needed.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO ?= demo
+
+.PHONY: demo test check lint format bench lock clean
+
+demo: $(READY)
+	$(BIN)/curate demo $(DEMO)
+
+test: check
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# --no-deps: the lock is complete, and resolving again would bring back what it leaves out.
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "curate needs Python 3.11, 3.12 or 3.13 with venv on the PATH" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+# Names and versions only: a lock with download hosts would tie the project to one registry.
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header \
+		--extra cpu --extra spark --extra dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
