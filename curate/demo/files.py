@@ -69,7 +69,7 @@ def _write_batch(items: list[Planned], folder: Path) -> list[int]:
 
 
 def write_images(plan: list[Planned], folder: Path, workers: int) -> list[int]:
-    """Writes every file but those of dead links; returns the sizes in bytes in plan order, 0 for a dead link."""
+    """Writes all files but those of dead links; returns the sizes in bytes, in plan order (dead: 0)."""
     for parent in {(folder / item.path.lstrip("/")).parent for item in plan}:
         parent.mkdir(parents=True, exist_ok=True)
     alive = [item for item in plan if item.defect != "dead_link"]

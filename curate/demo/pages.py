@@ -101,11 +101,13 @@ def page_html(items: list[Planned], page: int, pages: int, seed: int) -> bytes:
             blocks.append(f"<p>{_FILLER[int(rng.integers(len(_FILLER)))]}")
     title = _TITLES[int(rng.integers(len(_TITLES)))]
     previous, following = f"p{max(0, page - 1):05d}.html", f"p{min(pages - 1, page + 1):05d}.html"
+    body = "\n".join(blocks)
     text = (
         f"<!DOCTYPE html>\n<html lang=en><head><meta charset={'iso-8859-1' if latin else 'utf-8'}>"
         f"<title>{title}, page {page + 1}</title></head>\n<body>\n"
         '<header><img src="/logo.png" alt=""><nav><ul><li><a href="/">Home</a>'
-        '<li><a href="/about.html">About</a></ul></nav></header>\n<h1>{title}</h1>\n" + "\n".join(blocks) + "\n"
+        '<li><a href="/about.html">About</a></ul></nav></header>\n'
+        f"<h1>{title}</h1>\n{body}\n"
         f'<footer><a href="{previous}">previous</a> <a href="{following}">next</a>'
         f'<img src="{_TRANSPARENT}" width=1 height=1></footer>\n</body></html>\n'
     )
