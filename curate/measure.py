@@ -1,0 +1,166 @@
+"""Measure: one pass over a shard fills the features that its cache lacks, and nothing else.
+
+Features of a shard lie in `<cache>/<feature>-<fingerprint>/<shard>.parquet`: one row per sample in tar order,
+the feature's columns and an `error`. The footer says which shard they were measured from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curate.errors import WorkError
+from curate.features.batch import Batch
+from curate.features.contract import Feature
+from curate.hashing import file_digest
+from curate.pool import Pool, Shard
+from curate.shards import Sample, read_samples
+from curate.storage import Folder
+
+BATCH = 64
+"""Samples measured together. Constant, so that a model's sums do not depend on how a run was split."""
+ERROR = "error"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that a worker needs to measure one shard."""
+
+    pool: Folder
+    cache: Folder
+    shard: Shard
+    features: tuple[tuple[str, Feature], ...]
+    """Folder in the cache, and the feature."""
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What measuring a shard came to. `samples` counts every row, unreadable ones too."""
+
+    shard: str
+    digest: str
+    samples: int
+    measured: tuple[str, ...]
+    images_decoded: int
+    seconds: float
+
+
+def shard_tasks(pool: Pool, features: Sequence[Feature]) -> list[ShardTask]:
+    """One task per shard. Fingerprints are taken once, here: they may read large weights."""
+    named = tuple((feature.folder, feature) for feature in features)
+    return [ShardTask(pool.folder, pool.cache, shard, named) for shard in pool.shards]
+
+
+def measure_shard(task: ShardTask) -> ShardReport:
+    """Measure what the cache lacks of a shard; any engine may call this, in any process, again and again."""
+    began = time.perf_counter()
+    facts = [_cached(task, folder) for folder, _ in task.features]
+    missing = [named for named, fact in zip(task.features, facts, strict=True) if fact is None]
+    known = next((fact for fact in facts if fact is not None), None)
+    if not missing and known is not None:
+        return ShardReport(
+            task.shard.name, known["digest"], known["samples"], (), 0, time.perf_counter() - began
+        )
+    with task.pool.local_copy(task.shard.name) as path:
+        digest = file_digest(path)
+        columns: list[list[pa.RecordBatch]] = [[] for _ in missing]
+        samples = decoded = 0
+        for batch in _batches(task.shard.name, read_samples(path)):
+            for (_, feature), parts in zip(missing, columns, strict=True):
+                parts.append(_measure_batch(feature, batch))
+            samples += len(batch)
+            decoded += len(batch.decoded)
+    fact = {"shard": task.shard.name, "stamp": task.shard.stamp, "digest": digest, "samples": samples}
+    for (folder, feature), parts in zip(missing, columns, strict=True):
+        schema = _schema(feature).with_metadata({b"curate": json.dumps(fact).encode()})
+        table = pa.Table.from_batches([part.cast(schema) for part in parts], schema)
+        task.cache.write_parquet(sidecar(folder, task.shard.name), table)
+    names = tuple(feature.name for _, feature in missing)
+    return ShardReport(task.shard.name, digest, samples, names, decoded, time.perf_counter() - began)
+
+
+def sidecar(folder: str, shard: str) -> str:
+    """Where a feature of a shard lies in the cache.
+
+    >>> sidecar("phash-1f0c2b9a77de", "00000.tar")
+    'phash-1f0c2b9a77de/00000.parquet'
+    """
+    return f"{folder}/{shard.removesuffix('.tar')}.parquet"
+
+
+def read_features(task: ShardTask, columns: Sequence[str]) -> pa.Table:
+    """The named columns of a measured shard, side by side, one row per sample in tar order.
+
+    `error` is the first error that any of the task's features met, for a sample that has one.
+    """
+    found: dict[str, pa.ChunkedArray] = {}
+    errors: pa.ChunkedArray | None = None
+    for folder, feature in task.features:
+        wanted = [c for c in columns if c in feature.columns()] + ([ERROR] if ERROR in columns else [])
+        if not wanted:
+            continue
+        with task.cache.local_copy(sidecar(folder, task.shard.name)) as path:
+            table = pq.read_table(path, columns=wanted, partitioning=None)
+        found |= {name: table[name] for name in wanted if name != ERROR}
+        if ERROR in columns:
+            errors = table[ERROR] if errors is None else pa.compute.coalesce(errors, table[ERROR])
+    if errors is not None:
+        found[ERROR] = errors
+    return pa.table({name: found[name] for name in columns})
+
+
+def _cached(task: ShardTask, folder: str) -> dict | None:
+    """The facts in the footer of a sidecar, if it was measured from this very shard."""
+    name = sidecar(folder, task.shard.name)
+    if not task.cache.exists(name):
+        return None
+    with task.cache.local_copy(name) as path:
+        try:
+            fact = json.loads(pq.read_metadata(path).metadata[b"curate"])
+        except (pa.ArrowInvalid, KeyError, ValueError):
+            log.warning("%s is damaged and will be measured again", task.cache.path(name))
+            return None
+    if fact["stamp"] == task.shard.stamp:
+        return fact
+    with task.pool.local_copy(task.shard.name) as path:  # touched or copied, perhaps not changed
+        return fact if file_digest(path) == fact["digest"] else None
+
+
+def _batches(shard: str, samples: Iterator[Sample]) -> Iterator[Batch]:
+    while chunk := list(itertools.islice(samples, BATCH)):
+        yield Batch(shard, chunk)
+
+
+def _schema(feature: Feature) -> pa.Schema:
+    return feature.schema().append(pa.field(ERROR, pa.string()))
+
+
+def _measure_batch(feature: Feature, batch: Batch) -> pa.RecordBatch:
+    """A feature's columns and errors; when it fails on the batch, sample by sample to find the culprit."""
+    errors = [sample.error for sample in batch.samples]
+    try:
+        columns = feature.measure(batch)
+    except Exception as error:
+        if len(batch) > 1:
+            single = [_measure_batch(feature, Batch(batch.shard, [s])) for s in batch.samples]
+            return pa.concat_batches(single)
+        if feature.name == "index":
+            raise WorkError(f"{batch.shard}: {batch.samples[0].key}: {error}") from error
+        columns = {field.name: pa.nulls(1, field.type) for field in feature.schema()}
+        errors = [errors[0] or f"{feature.name} failed: {' '.join(str(error).split())}"]
+    for place, message in enumerate(errors):
+        if message is None and ("header" in feature.needs or "image" in feature.needs):
+            message = batch.open_errors.get(place)
+        if message is None and "image" in feature.needs:
+            message = batch.decode_errors.get(place)
+        errors[place] = message
+    columns[ERROR] = pa.array(errors, pa.string())
+    return pa.record_batch([columns[name] for name in _schema(feature).names], schema=_schema(feature))

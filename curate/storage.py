@@ -1,0 +1,99 @@
+"""Files here or on any fsspec store, written so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from curate.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on a local disk or a store such as `s3://`; paths given to it are relative to it."""
+
+    url: str
+
+    @property
+    def fs(self) -> fsspec.AbstractFileSystem:
+        try:
+            return fsspec.core.url_to_fs(self.url)[0]
+        except (ImportError, ValueError) as wrong:
+            raise RequestError(f"{self.url}: {wrong}") from wrong
+
+    @property
+    def root(self) -> str:
+        return str(fsspec.core.url_to_fs(self.url)[1]).rstrip("/")
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.fs, LocalFileSystem)
+
+    def path(self, name: str = "") -> str:
+        return f"{self.root}/{name}" if name else self.root
+
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(f"{self.url.rstrip('/')}/{name}")
+
+    def exists(self, name: str = "") -> bool:
+        return bool(self.fs.exists(self.path(name)))
+
+    def read_bytes(self, name: str) -> bytes:
+        return self.fs.cat_file(self.path(name))
+
+    def read_json(self, name: str) -> Any:
+        return json.loads(self.read_bytes(name))
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[str]:
+        """Yield a local path to write; the file appears under `name`, whole, when the block ends well."""
+        if not self.is_local:
+            with tempfile.TemporaryDirectory() as scratch:
+                part = str(Path(scratch) / "part")
+                yield part
+                self.fs.put_file(part, self.path(name))
+            return
+        target = Path(self.path(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = str(target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part"))
+        try:
+            yield part
+            os.replace(part, target)
+        finally:
+            Path(part).unlink(missing_ok=True)
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        with self.writing(name) as part:
+            Path(part).write_bytes(data)
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def write_parquet(self, name: str, table: pa.Table, row_group_size: int | None = None) -> None:
+        with self.writing(name) as part:
+            pq.write_table(
+                table, part, compression="zstd", compression_level=1, row_group_size=row_group_size
+            )
+
+    @contextlib.contextmanager
+    def local_copy(self, name: str) -> Iterator[str]:
+        """Yield a local path that holds the file: the file itself here, a temporary copy of a remote one."""
+        if self.is_local:
+            yield self.path(name)
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = str(Path(scratch) / "copy")
+            self.fs.get_file(self.path(name), copy)
+            yield copy

@@ -1,0 +1,48 @@
+"""Near-duplicate groups that hold together: every dropped sample is a near duplicate of its own survivor."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def priority_order(t: pa.Table, best_first: str | None = None) -> np.ndarray:
+    """Row positions from the sample to prefer to the least: highest `best_first`, ties by uid, then by row."""
+    keys = [("uid", "ascending"), ("row", "ascending")]
+    if best_first is not None:
+        keys.insert(0, (best_first, "descending"))
+    return pc.sort_indices(t, sort_keys=keys, null_placement="at_end").to_numpy()
+
+
+def survivors(count: int, left: np.ndarray, right: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Decide who stays, going from item 0 (best) to the last: an item stays unless a kept one is its neighbour.
+
+    Args:
+        count: how many items there are, numbered by preference.
+        left, right: the pairs of near duplicates (pairs,), any order, either direction.
+        distance: how far apart each pair is (pairs,).
+
+    Returns:
+        For each item (count,) the kept item it duplicates, the nearest and then the best, or -1 for a kept
+        one. Chains do not join: two items far apart are not merged because a third lies between them.
+    """
+    better, worse = np.minimum(left, right), np.maximum(left, right)
+    undecided = np.ones(count, bool)
+    kept = np.zeros(count, bool)
+    while undecided.any():
+        # Every undecided item without a better undecided neighbour stays: all such at once give the same
+        # answer as one after the other.
+        live = undecided[better] & undecided[worse]
+        waiting = np.zeros(count, bool)
+        waiting[worse[live]] = True
+        chosen = undecided & ~waiting
+        kept |= chosen
+        undecided &= ~chosen
+        undecided[worse[chosen[better]]] = False
+    near = kept[better] & ~kept[worse]
+    pairs = np.lexsort((better[near], distance[near], worse[near]))
+    dropped, first = np.unique(worse[near][pairs], return_index=True)
+    found = np.full(count, -1, np.int64)
+    found[dropped] = better[near][pairs][first]
+    return found

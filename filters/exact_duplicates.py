@@ -1,0 +1,33 @@
+"""Drop all but one of the samples that hold the same image file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import ibis
+import ibis.expr.types as ir
+
+from filters.contract import PoolFilter, text
+
+
+class ExactDuplicates(PoolFilter):
+    """Of images with equal SHA-256 one stays: the one with the `highest_clip_score`, or the `first` by uid."""
+
+    keep: Literal["first", "highest_clip_score"] = "first"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("sha256",) if self.keep == "first" else ("sha256", "clip_score")
+
+    def drops(self, t: ir.Table) -> ir.Table:
+        order = [t.uid, t.row]
+        if self.keep == "highest_clip_score":
+            order.insert(0, t.clip_score.fill_null(-2).desc())
+        alike = ibis.window(group_by=t.sha256, order_by=order)
+        ranked = t.filter(t.sha256.notnull()).mutate(
+            place=ibis.row_number().over(alike), survivor=t.uid.first().over(alike)
+        )
+        copies = ranked.filter(ranked.place > 0)
+        return copies.select(
+            "row", reason=text("same image file as a kept sample"), duplicate_of=copies.survivor
+        )
