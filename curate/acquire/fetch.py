@@ -1,0 +1,230 @@
+"""Fetches pages politely and safely: robots.txt, pauses per host, limits on time, size and redirects."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+from urllib.robotparser import RobotFileParser
+
+import httpx
+
+from curate.acquire.addresses import RefusedAddress
+from curate.acquire.backend import CheckedBackend, deadline
+from curate.acquire.html import absolute_url
+
+USER_AGENT = "curate/0.1 (image-text crawler)"
+_ROBOTS_BYTES = 512 * 1024
+_HTML_TYPES = ("text/html", "application/xhtml+xml")
+_MAX_PAUSE = 30.0  # seconds; a longer Crawl-delay is not waited for in full
+
+
+class FetchFailure(Exception):
+    """A page that could not be had; `reason` is one of a short list of words that reports count by."""
+
+    def __init__(self, reason: str, *, again: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.again = again  # whether trying again may help
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLimits:
+    """How pages are fetched. Times in seconds, sizes in bytes."""
+
+    allow_private: bool = False  # fetch from loopback and private addresses too
+    user_agent: str = USER_AGENT
+    timeout: float = 15.0  # for connecting and for each wait for data
+    total_timeout: float = 60.0  # for each request as a whole
+    max_bytes: int = 8_000_000  # of a page, after decompression
+    max_redirects: int = 5
+    retries: int = 2  # after the first try, for connection errors and 5xx
+    pause: float = 0.0  # at least this long between two requests to one host; robots.txt may ask for more
+    threads: int = 16  # pages fetched at a time
+    threads_per_host: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A fetched page: where it was found in the end, its bytes, and the charset that the server named."""
+
+    url: str
+    content: bytes
+    charset: str | None
+
+
+@dataclass(slots=True)
+class _Host:
+    """What is known about one scheme, host and port."""
+
+    slots: threading.Semaphore
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    robots: RobotFileParser | None = None
+    pause: float = 0.0
+    next_at: float = 0.0  # monotonic time from which the next request may go out
+    failures: int = 0  # times that robots.txt could not be reached
+    dead: FetchFailure | None = None  # set once it is given up, so that its other pages fail at once
+
+
+class Fetcher:
+    """Fetches pages; may be used from many threads. Close it, or use it as a context."""
+
+    def __init__(self, limits: FetchLimits) -> None:
+        self._limits = limits
+        self._hosts: dict[str, _Host] = {}
+        self._hosts_lock = threading.Lock()
+        # Proxies from the environment are left aside: through one, the address could not be checked.
+        transport = httpx.HTTPTransport(trust_env=False, limits=httpx.Limits(max_connections=limits.threads))
+        transport._pool._network_backend = CheckedBackend(allow_private=limits.allow_private)
+        self._client = httpx.Client(
+            transport=transport,
+            timeout=limits.timeout,
+            follow_redirects=False,
+            trust_env=False,
+            headers={"User-Agent": limits.user_agent, "Accept": "text/html", "Accept-Encoding": "gzip"},
+        )
+
+    def __enter__(self) -> Fetcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def fetch(self, url: str) -> Page:
+        """Fetches an HTML page, following redirects and trying again where that may help.
+
+        Raises FetchFailure with the reason: bad_url, robots, refused_address, dns, connect, timeout, tls,
+        http_4xx, http_5xx, too_many_redirects, too_large, not_html, protocol.
+        """
+        for attempt in range(self._limits.retries + 1):
+            try:
+                return self._follow(url)
+            except FetchFailure as failed:
+                if not failed.again or attempt == self._limits.retries:
+                    raise
+                time.sleep(min(0.25 * 4**attempt, 4.0))
+        raise AssertionError("unreachable")
+
+    def _follow(self, url: str) -> Page:
+        for _ in range(self._limits.max_redirects + 1):
+            safe = absolute_url(url, url)
+            if safe is None:
+                raise FetchFailure("bad_url")
+            host = self._host(safe)
+            if host.robots is not None and not host.robots.can_fetch(self._limits.user_agent, safe):
+                raise FetchFailure("robots")
+            with host.slots:
+                self._wait(host)
+                answer = self._get(safe, self._limits.max_bytes, html_only=True)
+            if isinstance(answer, Page):
+                return answer
+            url = absolute_url(answer, safe) or ""
+        raise FetchFailure("too_many_redirects")
+
+    def _host(self, url: str) -> _Host:
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        with self._hosts_lock:
+            host = self._hosts.setdefault(
+                origin, _Host(threading.Semaphore(max(1, self._limits.threads_per_host)))
+            )
+        with host.lock:  # the first thread reads robots.txt, the others wait for it
+            if host.dead is not None:
+                raise FetchFailure(host.dead.reason)
+            if host.robots is None:
+                try:
+                    host.robots = self._robots(origin)
+                except FetchFailure as failed:
+                    host.failures += 1
+                    if not failed.again or host.failures > self._limits.retries:
+                        host.dead = failed
+                    raise
+                asked = host.robots.crawl_delay(self._limits.user_agent)
+                host.pause = max(self._limits.pause, min(float(asked or 0.0), _MAX_PAUSE))
+        return host
+
+    def _robots(self, origin: str) -> RobotFileParser:
+        """The host's rules. Without robots.txt (4xx) all is allowed, with a broken one (5xx) nothing: RFC
+        9309.
+
+        Raises FetchFailure if the host itself cannot be reached, so that the page fails for that reason.
+        """
+        rules = RobotFileParser()
+        url = f"{origin}/robots.txt"
+        try:
+            for _ in range(self._limits.max_redirects + 1):
+                answer = self._get(url, _ROBOTS_BYTES, html_only=False)
+                if isinstance(answer, Page):
+                    rules.parse(answer.content.decode("utf-8", "replace").splitlines())
+                    return rules
+                url = absolute_url(answer, url) or ""
+                if not url:
+                    break
+            rules.parse([])
+        except FetchFailure as failed:
+            if failed.reason == "http_5xx":
+                rules.parse(["User-agent: *", "Disallow: /"])
+            elif failed.reason in ("http_4xx", "too_large", "protocol"):
+                rules.parse([])
+            else:
+                raise
+        return rules
+
+    @staticmethod
+    def _wait(host: _Host) -> None:
+        with host.lock:
+            now = time.monotonic()
+            start = max(now, host.next_at)
+            host.next_at = start + host.pause
+        if start > now:
+            time.sleep(start - now)
+
+    def _get(self, url: str, max_bytes: int, *, html_only: bool) -> Page | str:
+        """One request without redirects: the page, or the address it points to."""
+        try:
+            with (
+                deadline(time.monotonic() + self._limits.total_timeout),
+                self._client.stream("GET", url) as response,
+            ):
+                if 300 <= response.status_code < 400 and "location" in response.headers:
+                    return response.headers["location"][:8192]
+                _check(response, html_only=html_only)
+                return Page(url, _read(response, max_bytes), response.charset_encoding)
+        except RefusedAddress as refused:
+            raise FetchFailure("refused_address") from refused
+        except httpx.TimeoutException as late:
+            raise FetchFailure("timeout", again=True) from late
+        except httpx.ConnectError as failed:
+            tls = "SSL" in str(failed) or "certificate" in str(failed)
+            raise FetchFailure("tls" if tls else "connect", again=not tls) from failed
+        except httpx.NetworkError as failed:
+            raise FetchFailure("connect", again=True) from failed
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as failed:
+            raise FetchFailure("protocol") from failed
+        except OSError as failed:  # socket.gaierror from our own resolving
+            raise FetchFailure("dns", again=True) from failed
+
+
+def _check(response: httpx.Response, *, html_only: bool) -> None:
+    """Raises FetchFailure unless the answer is a body that can be read."""
+    status = response.status_code
+    if status >= 500:
+        raise FetchFailure("http_5xx", again=True)
+    if status != 200:
+        raise FetchFailure("http_4xx" if status >= 400 else "protocol", again=status == 429)
+    # Brotli and zstd can blow a few bytes up to gigabytes in one step; gzip's limit is a thousandfold.
+    if response.headers.get("content-encoding", "identity").lower() not in ("identity", "gzip", "deflate"):
+        raise FetchFailure("protocol")
+    kind = response.headers.get("content-type", "text/html").split(";")[0].strip().lower()
+    if html_only and kind not in _HTML_TYPES:
+        raise FetchFailure("not_html")
+
+
+def _read(response: httpx.Response, max_bytes: int) -> bytes:
+    body = bytearray()
+    for chunk in response.iter_bytes(65536):
+        body += chunk
+        if len(body) > max_bytes:
+            raise FetchFailure("too_large")
+    return bytes(body)
