@@ -1,0 +1,58 @@
+"""`curate train`: train the reference model on a folder of shards."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+from curate.errors import RequestError, WorkError
+
+
+@click.command("train")
+@click.argument("shards")
+@click.argument("out", type=click.Path(file_okay=False))
+@click.option("--scale", default="tiny", show_default=True, help="tiny, small, medium or large.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option(
+    "--samples-seen", type=click.IntRange(min=1), help="Image-text pairs to train on, repeats included."
+)
+@click.option("--device", help="cpu, cuda, ...  [default: the GPU if there is one]")
+@click.option("--restart", is_flag=True, help="Start over instead of resuming.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    shards: str,
+    out: str,
+    scale: str,
+    seed: int,
+    samples_seen: int | None,
+    device: str | None,
+    restart: bool,
+    as_json: bool,
+) -> None:
+    """Train the reference model on SHARDS, a folder or URL of WebDataset shards, and write it to OUT.
+
+    Run again, the command resumes what was interrupted; a finished OUT is kept as it is.
+    """
+    from trainer.train import train
+
+    try:
+        result = train(
+            shards, out, scale=scale, seed=seed, samples_seen=samples_seen, device=device, resume=not restart
+        )
+    except ValueError as wrong:
+        raise RequestError(str(wrong)) from wrong
+    except FloatingPointError as failed:
+        raise WorkError(str(failed)) from failed
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(result), indent=2))
+        return
+    click.echo(
+        f"{result.samples_seen} samples seen (each of {result.unique_samples} {result.repeats:.2f} times), "
+        f"loss {result.loss:.3f}, {result.seconds:.0f} s, {result.samples_per_second:.0f} samples/s, "
+        f"{result.data_wait:.1%} waiting for data"
+    )
+    for reason, count in result.skipped.items():
+        click.echo(f"skipped {count}: {reason}")
+    click.echo(f"checkpoint: {result.checkpoint}")
