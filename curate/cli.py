@@ -35,7 +35,7 @@ def cli(verbose: bool) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    for chatty in ("httpx", "PIL", "fsspec", "matplotlib"):
+    for chatty in ("httpx", "PIL", "fsspec", "faiss.loader"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

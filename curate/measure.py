@@ -66,9 +66,7 @@ def measure_shard(task: ShardTask) -> ShardReport:
     missing = [named for named, fact in zip(task.features, facts, strict=True) if fact is None]
     known = next((fact for fact in facts if fact is not None), None)
     if not missing and known is not None:
-        return ShardReport(
-            task.shard.name, known["digest"], known["samples"], (), 0, time.perf_counter() - began
-        )
+        return ShardReport(task.shard.name, known["digest"], known["samples"], (), 0, time.perf_counter() - began)
     with task.pool.local_copy(task.shard.name) as path:
         digest = file_digest(path)
         columns: list[list[pa.RecordBatch]] = [[] for _ in missing]

@@ -44,9 +44,7 @@ def open_pool(url: str, cache: str | None = None) -> Pool:
         raise RequestError(f"POOL: {url} does not exist")
     found = folder.fs.find(folder.root, detail=True)
     if not found or folder.root in found:
-        raise RequestError(
-            f"POOL: {url} is {'a file' if found else 'empty'}; give a folder of WebDataset shards"
-        )
+        raise RequestError(f"POOL: {url} is {'a file' if found else 'empty'}; give a folder of WebDataset shards")
     shards = []
     for path, info in found.items():
         name = path[len(folder.root) + 1 :]
@@ -55,9 +53,7 @@ def open_pool(url: str, cache: str | None = None) -> Pool:
             shards.append(Shard(name, int(info["size"]), _stamp(info)))
     if not shards:
         raise RequestError(f"POOL: {url} holds no .tar shard; `curate download` makes one from pairs.parquet")
-    return Pool(
-        folder, Folder(cache) if cache else folder / FEATURES, tuple(sorted(shards, key=lambda s: s.name))
-    )
+    return Pool(folder, Folder(cache) if cache else folder / FEATURES, tuple(sorted(shards, key=lambda s: s.name)))
 
 
 def _stamp(info: dict) -> str:

@@ -110,7 +110,7 @@ def _sample(members: _Members, damage: str | None, view: memoryview) -> Sample:
     bare = Sample(members.key, members.offset, members.end - members.offset, error=damage)
     if damage:
         return bare
-    image = next((members.files[suffix] for suffix in IMAGE_SUFFIXES if suffix in members.files), None)
+    image = _member(members, IMAGE_SUFFIXES)
     try:
         details = _details(members, view)
         text = _text(members, view, details)
@@ -124,16 +124,25 @@ def _sample(members: _Members, damage: str | None, view: memoryview) -> Sample:
     found = replace(found, image=view[start : start + size], image_offset=start)
     if size == 0:
         return replace(found, error="the image is empty")
-    return (
-        found if text is not None else replace(found, error="no caption: no .txt member, no caption in .json")
-    )
+    return found if text is not None else replace(found, error="no caption: no .txt member, no caption in .json")
+
+
+def _member(members: _Members, suffixes: tuple[str, ...]) -> tuple[int, int] | None:
+    """The member with one of the suffixes: exactly that, or else after a dot that was part of the name."""
+    for suffix in suffixes:
+        if suffix in members.files:
+            return members.files[suffix]
+    for name, place in members.files.items():
+        if name.rpartition(".")[2] in suffixes:
+            return place
+    return None
 
 
 def _details(members: _Members, view: memoryview) -> dict[str, Any]:
     """The sample's `.json` member; {} where there is none."""
-    if "json" not in members.files:
+    if (found := _member(members, ("json",))) is None:
         return {}
-    start, size = members.files["json"]
+    start, size = found
     try:
         details = orjson.loads(view[start : start + size])
     except orjson.JSONDecodeError as error:
@@ -143,8 +152,8 @@ def _details(members: _Members, view: memoryview) -> dict[str, Any]:
 
 def _text(members: _Members, view: memoryview, details: dict[str, Any]) -> str | None:
     """The caption: the `.txt` member, else `caption` or `text` of the `.json`."""
-    if "txt" in members.files:
-        start, size = members.files["txt"]
+    if (found := _member(members, ("txt",))) is not None:
+        start, size = found
         if size > MAX_TEXT_BYTES:
             raise ValueError(f"caption of {size} bytes, over the limit of {MAX_TEXT_BYTES}")
         return str(view[start : start + size], "utf-8", errors="replace")

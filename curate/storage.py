@@ -83,9 +83,7 @@ class Folder:
 
     def write_parquet(self, name: str, table: pa.Table, row_group_size: int | None = None) -> None:
         with self.writing(name) as part:
-            pq.write_table(
-                table, part, compression="zstd", compression_level=1, row_group_size=row_group_size
-            )
+            pq.write_table(table, part, compression="zstd", compression_level=1, row_group_size=row_group_size)
 
     @contextlib.contextmanager
     def local_copy(self, name: str) -> Iterator[str]:

@@ -11,8 +11,8 @@ def priority_order(t: pa.Table, best_first: str | None = None) -> np.ndarray:
     """Row positions from the sample to prefer to the least: highest `best_first`, ties by uid, then by row."""
     keys = [("uid", "ascending"), ("row", "ascending")]
     if best_first is not None:
-        keys.insert(0, (best_first, "descending"))
-    return pc.sort_indices(t, sort_keys=keys, null_placement="at_end").to_numpy()
+        keys.insert(0, (best_first, "descending"))  # nulls come last
+    return pc.sort_indices(t, sort_keys=keys).to_numpy()
 
 
 def survivors(count: int, left: np.ndarray, right: np.ndarray, distance: np.ndarray) -> np.ndarray:

@@ -39,9 +39,7 @@ class Columns:
 
     def __getattr__(self, name: str) -> Any:
         if name not in self._reads:
-            raise AttributeError(
-                f"column {name!r} is not among those the filter reads: {', '.join(self._reads)}"
-            )
+            raise AttributeError(f"column {name!r} is not among those the filter reads: {', '.join(self._reads)}")
         return self._table[name]
 
 

@@ -49,10 +49,7 @@ class Diversity(PoolFilter):
         place[order] = np.arange(count) - np.repeat(np.cumsum(size) - size, size)
         quota = quotas(size, round(count * self.keep_fraction))
         dropped = np.flatnonzero(place >= quota[cluster])
-        said = [
-            pa.array(v[dropped]).cast(pa.string())
-            for v in (cluster, place + 1, size[cluster], quota[cluster])
-        ]
+        said = [pa.array(v[dropped]).cast(pa.string()) for v in (cluster, place + 1, size[cluster], quota[cluster])]
         reason = pc.binary_join_element_wise(
             "cluster ", said[0], ": ", said[1], " of ", said[2], f" by distance, {self.prefer} first; ",
             said[3], " kept", "",

@@ -28,6 +28,4 @@ class ExactDuplicates(PoolFilter):
             place=ibis.row_number().over(alike), survivor=t.uid.first().over(alike)
         )
         copies = ranked.filter(ranked.place > 0)
-        return copies.select(
-            "row", reason=text("same image file as a kept sample"), duplicate_of=copies.survivor
-        )
+        return copies.select("row", reason=text("same image file as a kept sample"), duplicate_of=copies.survivor)

@@ -92,9 +92,7 @@ def _bucket_pairs(keys: np.ndarray) -> np.ndarray:
     """Pairs of positions with equal keys, as left << 32 | right: uint64 (pairs,)."""
     order = np.argsort(keys, kind="stable").astype(np.uint64)
     ordered = keys[order]
-    starts = (
-        np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(keys) else np.zeros(0, np.int64)
-    )
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(keys) else np.zeros(0, np.int64)
     size = np.diff(np.append(starts, len(keys)))
     place = np.arange(len(keys)) - np.repeat(starts, size)
     pairs = []
@@ -119,9 +117,7 @@ def _verdicts(
     dropped = np.flatnonzero(everyone | extra)
     samples = pa.array(size[dropped]).cast(pa.string())
     caption = pc.utf8_slice_codeunits(rows["caption"].take(leader[dropped]).combine_chunks(), 0, 60)
-    shared = pc.binary_join_element_wise(
-        "boilerplate: ", samples, " samples share the caption '", caption, "'", ""
-    )
+    shared = pc.binary_join_element_wise("boilerplate: ", samples, " samples share the caption '", caption, "'", "")
     same = pc.binary_join_element_wise("caption nearly equals that of a kept sample: '", caption, "'", "")
     whole = pa.array(everyone[dropped])
     survivor = pc.if_else(whole, None, rows["uid"].take(leader[dropped]).combine_chunks())

@@ -53,9 +53,7 @@ class NearDuplicateImages(PoolFilter):
             "phash ", pa.array(bits.astype(np.int64)).cast(pa.string()),
             f" bits from a kept image's, <= {self.max_distance}", "",
         )  # fmt: skip
-        return pa.table(
-            [rows["row"].take(dropped), reason, rows["uid"].take(survivor[dropped])], schema=VERDICTS
-        )
+        return pa.table([rows["row"].take(dropped), reason, rows["uid"].take(survivor[dropped])], schema=VERDICTS)
 
 
 def near_pairs(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

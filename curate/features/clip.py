@@ -83,9 +83,7 @@ def config(model: str) -> dict[str, Any]:
 
     found = open_clip.get_model_config(model)
     if found is None:
-        raise RequestError(
-            f"features.clip.model: open_clip knows no architecture {model!r}, and it is no folder"
-        )
+        raise RequestError(f"features.clip.model: open_clip knows no architecture {model!r}, and it is no folder")
     return found
 
 
@@ -112,9 +110,7 @@ def _sides(model: str) -> tuple[int, int]:
 @cache
 def _weights_digest(model: str, pretrained: str) -> str:
     if Path(model).is_dir():
-        files = sorted(
-            f for f in Path(model).iterdir() if f.suffix in {".json", ".safetensors", ".bin", ".pt"}
-        )
+        files = sorted(f for f in Path(model).iterdir() if f.suffix in {".json", ".safetensors", ".bin", ".pt"})
         return hashlib.sha256("".join(file_sha256(f) for f in files).encode()).hexdigest()
     if Path(pretrained).is_file():
         return file_sha256(pretrained)

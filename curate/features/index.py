@@ -39,12 +39,8 @@ class Index(Feature):
             "key": pa.array([s.key for s in samples], pa.string()),
             "offset": pa.array([s.offset for s in samples], pa.int64()),
             "length": pa.array([s.length for s in samples], pa.int64()),
-            "image_offset": pa.array(
-                [s.image_offset if s.image is not None else None for s in samples], pa.int64()
-            ),
-            "image_size": pa.array(
-                [len(s.image) if s.image is not None else None for s in samples], pa.int64()
-            ),
+            "image_offset": pa.array([s.image_offset if s.image is not None else None for s in samples], pa.int64()),
+            "image_size": pa.array([len(s.image) if s.image is not None else None for s in samples], pa.int64()),
         }
 
 

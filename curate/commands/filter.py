@@ -1,0 +1,108 @@
+"""curate filter: a pool in, a curated dataset out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from curate.curation import MANIFEST, REPORT, Measured, curate_pool, decide, measure
+from curate.engines import NAMES, open_engine
+from curate.pool import open_pool
+from curate.progress import show_progress
+from curate.recipe import load_recipe
+from curate.select import FunnelStep
+from curate.storage import Folder
+from curate.write import SAMPLES_PER_SHARD
+
+
+@click.command()
+@click.argument("pool")
+@click.argument("out", required=False)
+@click.option("-r", "--recipe", help="A YAML file, or the name of a built-in recipe (see `curate recipes`).")
+@click.option(
+    "--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change one parameter: image_size.min_side=32."
+)
+@click.option(
+    "--engine", "engine_name", default="local", show_default=True, help=f"Where it runs: {' or '.join(NAMES)}."
+)
+@click.option(
+    "--workers", type=click.IntRange(1), help="Processes (local) or threads (a local Spark). Default: one per core."
+)
+@click.option("--cache", help="Folder or URL for the features.  [default: POOL/_features]")
+@click.option("--samples-per-shard", type=click.IntRange(1), default=SAMPLES_PER_SHARD, show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace a dataset at OUT that was made from another request.")
+@click.option("--dry-run", is_flag=True, help="Measure and decide; write nothing but the feature cache.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    pool: str,
+    out: str | None,
+    recipe: str | None,
+    changes: tuple[str, ...],
+    engine_name: str,
+    workers: int | None,
+    cache: str | None,
+    samples_per_shard: int,
+    overwrite: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Curate the WebDataset shards of POOL into OUT.
+
+    Without a recipe it keeps readable, distinct images of a useful size with an English caption that is not
+    boilerplate. Every sample gets a verdict and a reason in OUT/selection.parquet; OUT/report.html shows them.
+    """
+    chosen = load_recipe(recipe, changes)
+    opened = open_pool(pool, cache)
+    if out is None and not dry_run:
+        raise click.UsageError("OUT: give a folder for the dataset, or --dry-run")
+    engine = open_engine(engine_name, workers)
+    try:
+        with show_progress() as progress:
+            if dry_run:
+                measured = measure(opened, chosen, engine, progress)
+                selection = decide(engine, measured, chosen)
+                result = _preview(measured, selection.funnel)
+            else:
+                result = curate_pool(
+                    opened,
+                    chosen,
+                    Folder(str(out)),
+                    engine,
+                    samples_per_shard=samples_per_shard,
+                    overwrite=overwrite,
+                    progress=progress,
+                )
+    finally:
+        engine.close()
+    click.echo(json.dumps(result, indent=2) if as_json else _summary(result, out))
+
+
+def _preview(measured: Measured, funnel: tuple[FunnelStep, ...]) -> dict[str, Any]:
+    rows, kept = funnel[0].samples_in, funnel[-1].samples_out
+    return {
+        "measure": measured.as_dict(),
+        "funnel": [step.as_dict() for step in funnel],
+        "selection": {"rows": rows, "kept": kept, "dropped": rows - kept},
+    }
+
+
+def _summary(result: dict[str, Any], out: str | None) -> str:
+    """The funnel as a plain table, and where things are."""
+    measured, selection = result["measure"], result["selection"]
+    width = max(len(step["filter"]) for step in result["funnel"])
+    lines = [f"{'filter':<{width}} {'in':>10} {'dropped':>10} {'out':>10}"]
+    lines += [
+        f"{step['filter']:<{width}} {step['in']:>10,} {step['dropped']:>10,} {step['out']:>10,}"
+        for step in result["funnel"]
+    ]
+    share = selection["kept"] / selection["rows"]
+    lines.append(f"kept {selection['kept']:,} of {selection['rows']:,} samples ({share:.1%})")
+    lines.append(
+        f"images decoded: {measured['images_decoded']:,}; shards measured: {measured['shards_measured']}, "
+        f"from the cache: {measured['shards_cached']}"
+    )
+    if out is not None and "shards" in result:
+        lines.append(f"shards: {out}/shards  manifest: {out}/{MANIFEST}  report: {out}/{REPORT}")
+    return "\n".join(lines)

@@ -1,0 +1,239 @@
+"""The curation of a pool from end to end: measure, select, write, report. What `curate filter` and the flow call."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from curate import __version__
+from curate.engines import Engine
+from curate.errors import RequestError, WorkError
+from curate.hashing import file_sha256
+from curate.measure import ShardReport, ShardTask, measure_shard, shard_tasks
+from curate.pool import Pool
+from curate.recipe import Recipe
+from curate.select import UNREADABLE, Selection, select, write_selection
+from curate.storage import Folder
+from curate.write import SAMPLES_PER_SHARD, WrittenShard, write_shards
+
+MANIFEST = "manifest.json"
+SELECTION = "selection.parquet"
+REPORT = "report.html"
+LIBRARIES = ("duckdb", "faiss-cpu", "ibis-framework", "numpy", "open_clip_torch", "pillow", "pyarrow", "torch")
+Progress = Callable[[str, int, int], None]
+"""Told the stage, how much of it is done, and how much there is."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What measuring a pool came to."""
+
+    tasks: tuple[ShardTask, ...]
+    reports: tuple[ShardReport, ...]
+    seconds: float
+
+    @property
+    def samples(self) -> int:
+        return sum(report.samples for report in self.reports)
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits over the pool's shards: their names and what is in them."""
+        lines = sorted(f"{report.shard} {report.digest}" for report in self.reports)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+    def as_dict(self) -> dict[str, Any]:
+        measured = [report for report in self.reports if report.measured]
+        samples = sum(report.samples for report in measured)
+        return {
+            "shards_measured": len(measured),
+            "shards_cached": len(self.reports) - len(measured),
+            "samples_measured": samples,
+            "images_decoded": sum(report.images_decoded for report in measured),
+            "features_measured": sorted({name for report in measured for name in report.measured}),
+            "seconds": round(self.seconds, 3),
+            "samples_per_second": round(samples / self.seconds, 1) if samples else None,
+        }
+
+
+def measure(pool: Pool, recipe: Recipe, engine: Engine, progress: Progress | None = None) -> Measured:
+    """Fill the cache with every feature of the recipe; measures only what is missing.
+
+    Raises:
+        WorkError: no shard holds a sample.
+    """
+    began = time.perf_counter()
+    tasks = tuple(shard_tasks(pool, recipe.features))
+    reports = []
+    for report in engine.map(measure_shard, tasks):
+        reports.append(report)
+        if progress:
+            progress("measure", len(reports), len(tasks))
+    measured = Measured(tasks, tuple(sorted(reports, key=lambda r: r.shard)), time.perf_counter() - began)
+    if measured.samples == 0:
+        raise WorkError(f"POOL: the shards of {pool.folder.url} hold no samples")
+    return measured
+
+
+def decide(engine: Engine, measured: Measured, recipe: Recipe) -> Selection:
+    """Select, and warn of a filter that seems mistaken."""
+    selection = select(engine, measured.tasks, recipe)
+    for line in warnings(selection):
+        log.warning(line)
+    return selection
+
+
+def warnings(selection: Selection) -> list[str]:
+    """Filters that dropped all, nearly all or nothing of what came in: often a wrong parameter."""
+    lines = []
+    for step in selection.funnel:
+        if step.samples_in and step.dropped >= 0.99 * step.samples_in:
+            lines.append(f"{step.filter} dropped {step.dropped} of {step.samples_in} samples")
+        elif step.filter != UNREADABLE and step.samples_in >= 1000 and step.dropped == 0:
+            lines.append(f"{step.filter} dropped none of {step.samples_in} samples")
+    return lines
+
+
+def curate_pool(
+    pool: Pool,
+    recipe: Recipe,
+    out: Folder,
+    engine: Engine,
+    *,
+    samples_per_shard: int = SAMPLES_PER_SHARD,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Curate a pool into a dataset at `out` and return its manifest; a killed run resumes when called again.
+
+    Raises:
+        RequestError: `out` holds another dataset, and `overwrite` is false.
+    """
+    began = time.perf_counter()
+    check_out(pool, out)
+    measured = measure(pool, recipe, engine, progress)
+    request = request_of(measured, recipe, samples_per_shard)
+    if (done := finished(out, request, overwrite)) is not None:
+        log.info("%s is up to date", out.url)
+        return done
+    chosen = decide(engine, measured, recipe)
+    write_selection(chosen, out)
+    selected = time.perf_counter()
+    written = write_dataset(engine, measured.tasks, out, samples_per_shard, progress)
+    seconds = {
+        "measure": round(measured.seconds, 3),
+        "select": round(selected - began - measured.seconds, 3),
+        "write": round(time.perf_counter() - selected, 3),
+    }
+    manifest = make_manifest(pool, recipe, out, measured, chosen, written, seconds) | request
+    finish(pool, out, manifest)
+    return manifest
+
+
+def check_out(pool: Pool, out: Folder) -> None:
+    """Refuse to write a dataset into the pool that it is made from."""
+    if out.root == pool.folder.root or out.root.startswith(f"{pool.folder.root}/"):
+        raise RequestError(f"OUT: {out.url} lies in the pool; give a folder outside it")
+    if out.exists() and out.fs.isfile(out.root):
+        raise RequestError(f"OUT: {out.url} is a file; give a folder")
+
+
+def request_of(measured: Measured, recipe: Recipe, samples_per_shard: int) -> dict[str, Any]:
+    """What decides the bytes of a dataset: the same request gives the same dataset."""
+    return {
+        "pool_fingerprint": measured.fingerprint,
+        "recipe_hash": recipe.hash,
+        "samples_per_shard": samples_per_shard,
+    }
+
+
+def finished(out: Folder, request: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    """The manifest of the dataset at `out`, if it answers this request; None if there is no dataset yet."""
+    if not out.exists(MANIFEST):
+        return None
+    manifest = out.read_json(MANIFEST)
+    different = [name for name, value in request.items() if manifest.get(name) != value]
+    if not different:
+        return manifest
+    if not overwrite:
+        raise RequestError(
+            f"OUT: {out.url} holds a dataset made from another request ({', '.join(different)} differ); "
+            "give another folder, or --overwrite"
+        )
+    out.fs.rm_file(out.path(MANIFEST))
+    return None
+
+
+def write_dataset(
+    engine: Engine, tasks: Sequence[ShardTask], out: Folder, samples_per_shard: int, progress: Progress | None = None
+) -> list[WrittenShard]:
+    """Write the shards of the selection at `out`."""
+    written = []
+    for shard in write_shards(engine, tasks, out, samples_per_shard):
+        written.append(shard)
+        if progress:
+            progress("write", len(written), 0)
+    return sorted(written, key=lambda shard: shard.name)
+
+
+def make_manifest(
+    pool: Pool,
+    recipe: Recipe,
+    out: Folder,
+    measured: Measured,
+    chosen: Selection,
+    written: Sequence[WrittenShard],
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """The record of a run; checks that no sample was lost."""
+    kept = sum(shard.samples for shard in written)
+    if not measured.samples == chosen.samples or kept != chosen.kept:
+        raise WorkError(
+            f"counts do not add up: {measured.samples} measured, {chosen.samples} judged, {chosen.kept} kept, "
+            f"{kept} written; the pool changed during the run, so run the command again"
+        )
+    with out.local_copy(SELECTION) as path:
+        digest = file_sha256(path)
+    return {
+        "curate": __version__,
+        "name": recipe.name,
+        "pool": {"url": pool.folder.url, "shards": len(pool.shards), "samples": measured.samples},
+        "recipe": recipe.as_dict(),
+        "measure": measured.as_dict(),
+        "funnel": [step.as_dict() for step in chosen.funnel],
+        "selection": {"rows": chosen.samples, "kept": chosen.kept, "dropped": chosen.samples - chosen.kept,
+                      "sha256": digest},
+        "shards": [shard.as_dict() for shard in written],
+        "warnings": warnings(chosen),
+        "seconds": seconds,
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
+    }  # fmt: skip
+
+
+def finish(pool: Pool, out: Folder, manifest: dict[str, Any]) -> None:
+    """Write the report and then the manifest, whose presence says that the dataset is whole."""
+    from curate.report import write_report
+
+    write_report(out, manifest, pool)
+    out.write_json(MANIFEST, manifest)
+
+
+def manifest_digest(manifest: dict[str, Any]) -> str:
+    """12 hex digits over what two runs of the same request must have in common."""
+    facts = {name: manifest[name] for name in ("pool_fingerprint", "recipe_hash", "shards")}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except ImportError:
+        return None

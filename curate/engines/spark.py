@@ -1,0 +1,124 @@
+"""The cluster engine: Spark moves shard names, counts and columns; images stay where they are."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from curate.engines import numbered_rows, schema_of
+from curate.errors import RequestError, WorkError
+from curate.measure import ShardTask
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class SparkEngine:
+    """Runs the shard functions and the filters' expressions on PySpark.
+
+    The session is the one that runs already, or one made from `SPARK_REMOTE`/`spark-submit` settings; on a
+    bare machine, a local one with `workers` threads.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        try:
+            from pyspark.sql import SparkSession
+        except ImportError as error:
+            raise RequestError("--engine spark: pyspark is not installed; install curate[spark]") from error
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        builder = SparkSession.builder.appName("curate").config("spark.sql.session.timeZone", "UTC")
+        if SparkSession.getActiveSession() is None and "SPARK_REMOTE" not in os.environ:
+            builder = builder.config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "false")
+            if "MASTER" not in os.environ:
+                builder = builder.master(f"local[{workers or '*'}]")
+        try:
+            self._spark: Any = builder.getOrCreate()
+        except Exception as error:  # py4j's own classes, or a RuntimeError without Java
+            raise RequestError(
+                "--engine spark: Spark did not start; it needs Java 17 or 21 on the PATH or in JAVA_HOME "
+                f"({str(error).splitlines()[0][:200]})"
+            ) from error
+        self._connection = ibis.pyspark.connect(self._spark)
+        self._views = 0
+
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                for pickled in batch.column(0).to_pylist():
+                    result = pickle.dumps(function(pickle.loads(pickled)))  # noqa: S301 our own task
+                    yield pa.record_batch([pa.array([result], pa.binary())], ["result"])
+
+        frame = self._frame([(bytearray(pickle.dumps(task)),) for task in tasks], "task binary")
+        for row in self._done(frame.mapInArrow(run, "result binary")).toLocalIterator():
+            yield pickle.loads(bytes(row["result"]))  # noqa: S301 our own result
+
+    def table(self, tasks: Sequence[ShardTask], columns: Sequence[str]) -> ir.Table:
+        wanted = tuple(columns)
+        readable = pa.schema([_for_spark(field) for field in schema_of(tasks, wanted)])
+
+        def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                for pickled in batch.column(0).to_pylist():
+                    number, task = pickle.loads(pickled)  # noqa: S301 our own task
+                    yield from _signed(numbered_rows(number, task, wanted), readable).to_batches()
+
+        from pyspark.sql.pandas.types import from_arrow_schema
+
+        numbered = [(bytearray(pickle.dumps(pair)),) for pair in enumerate(tasks)]
+        frame = self._frame(numbered, "task binary").mapInArrow(read, from_arrow_schema(readable)).cache()
+        self._views += 1
+        name = f"curate_rows_{self._views}"
+        frame.createOrReplaceTempView(name)
+        return self._connection.table(name)
+
+    def keep(self, table: ir.Table) -> ir.Table:
+        return table.cache()
+
+    def _frame(self, rows: list, schema: str) -> Any:
+        return self._spark.createDataFrame(rows, schema).repartition(max(1, len(rows)))
+
+    def _done(self, frame: Any) -> Any:
+        """Run a frame to its end and keep its rows, so that reading them cannot run it twice."""
+        try:
+            frame = frame.cache()
+            frame.count()
+        except Exception as error:
+            raise WorkError(f"a Spark task failed: {str(error).strip().splitlines()[-1][:300]}") from error
+        return frame
+
+    def close(self) -> None:
+        for number in range(1, self._views + 1):
+            self._spark.catalog.dropTempView(f"curate_rows_{number}")
+
+
+def _for_spark(field: pa.Field) -> pa.Field:
+    """Spark has neither unsigned integers nor half-precision floats nor lists of a fixed size."""
+    kind = field.type
+    if pa.types.is_fixed_size_list(kind):
+        inner = _for_spark(pa.field("item", kind.value_type)).type
+        return pa.field(field.name, pa.list_(inner))
+    signed = {pa.uint64(): pa.int64(), pa.uint32(): pa.int32(), pa.float16(): pa.float32()}
+    return pa.field(field.name, signed.get(kind, kind))
+
+
+def _signed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Cast to Spark's types; unsigned integers keep their bits."""
+    return pa.table([_cast(table[f.name].combine_chunks(), f.type) for f in schema], schema=schema)
+
+
+def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_fixed_size_list(array.type):
+        size = array.type.list_size
+        values = _cast(array.values.slice(array.offset * size, len(array) * size), kind.value_type)
+        fixed = pa.FixedSizeListArray.from_arrays(values, size, mask=array.is_null())
+        return fixed.cast(kind)
+    if pa.types.is_unsigned_integer(array.type):
+        return array.view(kind)
+    return array.cast(kind)

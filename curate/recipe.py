@@ -1,0 +1,203 @@
+"""Recipes: which filters in which order, and the features they imply, as YAML checked by pydantic."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pkgutil
+import sys
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+import filters
+from curate.errors import RequestError
+from curate.features import column_owners, feature_class, import_class
+from curate.features.contract import Feature
+from curate.features.index import Index
+from filters.contract import Filter
+
+DEFAULT = "default"
+
+
+class RecipeFile(BaseModel):
+    """The shape of a recipe file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = "recipe"
+    description: str = ""
+    features: dict[str, dict[str, Any] | None] = {}
+    filters: list[str | dict[str, dict[str, Any] | None]] = []
+
+
+@dataclass(frozen=True)
+class NamedFilter:
+    """A filter and the name it goes by in the selection; a second one of a kind is `clip_score#2`."""
+
+    name: str
+    filter: Filter
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe. `features` has all that its filters read, each once, `index` first."""
+
+    name: str
+    description: str
+    features: tuple[Feature, ...]
+    filters: tuple[NamedFilter, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every parameter spelled out, defaults too."""
+        return {
+            "name": self.name,
+            "features": {f.name: f.model_dump(mode="json", by_alias=True) for f in self.features},
+            "filters": [{f.name: f.filter.model_dump(mode="json", by_alias=True)} for f in self.filters],
+        }
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits over what decides the selection: filters, parameters and feature fingerprints."""
+        facts = self.as_dict() | {"name": "", "features": [feature.folder for feature in self.features]}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def builtin_filters() -> list[str]:
+    """The filters that come with curate, by name."""
+    found = (module.name for module in pkgutil.iter_modules(filters.__path__))
+    return sorted(name for name in found if name != "contract" and not name.startswith("_"))
+
+
+def builtin_recipes() -> dict[str, str]:
+    """The recipes that come with curate: name to YAML text."""
+    folder = files("curate") / "recipes"
+    return {f.name.removesuffix(".yaml"): f.read_text() for f in folder.iterdir() if f.name.endswith(".yaml")}
+
+
+def load_recipe(source: str | None = None, changes: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe from a YAML file or by the name of a built-in one, with `path=value` changes applied.
+
+    >>> load_recipe("default", ("image_size.min_side=32",)).filters[0].filter.min_side
+    32
+
+    Raises:
+        RequestError: it cannot be read, or is not a valid recipe; names the field.
+    """
+    source = source or DEFAULT
+    builtin = builtin_recipes()
+    if source in builtin:
+        text = builtin[source]
+    elif Path(source).is_file():
+        text = Path(source).read_text()
+        folder = str(Path(source).resolve().parent)  # a user's own filter may lie beside the recipe
+        if folder not in sys.path:
+            sys.path.append(folder)
+    else:
+        known = ", ".join(sorted(builtin))
+        raise RequestError(f"--recipe: no file {source!r}, nor a built-in recipe of that name ({known})")
+    try:
+        raw = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise RequestError(f"{source}: not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise RequestError(f"{source}: a recipe is a mapping with `filters:`, not a {type(raw).__name__}")
+    return parse_recipe(raw, source, changes)
+
+
+def parse_recipe(raw: dict[str, Any], source: str = "recipe", changes: tuple[str, ...] = ()) -> Recipe:
+    """Check a recipe given as plain data; see `load_recipe`."""
+    try:
+        file = RecipeFile.model_validate(raw)
+    except ValidationError as error:
+        raise RequestError(_first_problem(source, "", error)) from error
+    steps = [_step(source, number, step) for number, step in enumerate(file.filters)]
+    parameters = {name: dict(values or {}) for name, values in file.features.items()}
+    for change in changes:
+        _apply(change, steps, parameters)
+    named = [_filter(source, number, *step) for number, step in enumerate(steps)]
+    labels = [name if (n := [s[0] for s in steps[:i]].count(name)) == 0 else f"{name}#{n + 1}"
+              for i, (name, _) in enumerate(steps)]  # fmt: skip
+    chosen = tuple(NamedFilter(label, found) for label, found in zip(labels, named, strict=True))
+    features = _features(source, parameters, chosen)
+    return Recipe(file.name, file.description, features, chosen)
+
+
+def _step(source: str, number: int, step: str | dict[str, dict[str, Any] | None]) -> tuple[str, dict[str, Any]]:
+    if isinstance(step, str):
+        return step, {}
+    if len(step) != 1:
+        raise RequestError(f"{source}: filters[{number}]: one filter per list item, not {', '.join(step) or 'none'}")
+    ((name, parameters),) = step.items()
+    return name, dict(parameters or {})
+
+
+def _apply(change: str, steps: list[tuple[str, dict[str, Any]]], features: dict[str, dict[str, Any]]) -> None:
+    path, equals, value = change.partition("=")
+    parts = path.split(".")
+    if not equals or len(parts) not in (2, 3):
+        raise RequestError(f"--set {change}: write it as FILTER.PARAMETER=VALUE or features.FEATURE.PARAMETER=VALUE")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RequestError(f"--set {change}: not a YAML value: {error}") from error
+    if parts[0] == "features":
+        features.setdefault(parts[1], {})[parts[-1]] = parsed
+        return
+    for name, parameters in steps:
+        if name == parts[-2]:
+            parameters[parts[-1]] = parsed
+            return
+    names = ", ".join(name for name, _ in steps) or "no filters"
+    raise RequestError(f"--set {change}: the recipe has no filter {parts[-2]!r}; it has {names}")
+
+
+def _filter(source: str, number: int, name: str, parameters: dict[str, Any]) -> Filter:
+    where = f"{source}: filters[{number}]"
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+    elif name in builtin_filters():
+        module, attribute = f"filters.{name}", "".join(part.title() for part in name.split("_"))
+    else:
+        raise RequestError(f"{where}: no filter {name!r}; there are {', '.join(builtin_filters())}")
+    found = import_class(module, attribute, Filter, name, where)
+    try:
+        return found.model_validate(parameters)
+    except ValidationError as error:
+        raise RequestError(_first_problem(source, f"filters[{number}].{name}", error)) from error
+
+
+def _features(
+    source: str, parameters: dict[str, dict[str, Any]], chosen: tuple[NamedFilter, ...]
+) -> tuple[Feature, ...]:
+    """The features that the filters read, with the recipe's parameters, and any named that is a user's own."""
+    owners = column_owners() | {
+        column: name for name in parameters if ":" in name for column in feature_class(name).columns()
+    }
+    wanted = dict.fromkeys(parameters)
+    for step in chosen:
+        for column in step.filter.reads:
+            if column not in owners:
+                raise RequestError(f"{source}: filter {step.name} reads {column!r}, which no feature measures")
+            wanted[owners[column]] = None
+    found: list[Feature] = []
+    for name in wanted:
+        try:
+            found.append(feature_class(name).model_validate(parameters.get(name, {})))
+        except ValidationError as error:
+            raise RequestError(_first_problem(source, f"features.{name}", error)) from error
+    others = sorted((f for f in found if f.name != Index.name), key=lambda feature: feature.name)
+    return (Index(), *others)
+
+
+def _first_problem(source: str, where: str, error: ValidationError) -> str:
+    problem = error.errors()[0]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
+    place = (where + field).lstrip(".")
+    said = problem["msg"].removeprefix("Value error, ")
+    given = "" if problem["type"] in ("missing", "value_error") else f" (given {problem['input']!r})"
+    return f"{source}: {place}: {said}{given}"
