@@ -126,9 +126,7 @@ class Fetcher:
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
         with self._hosts_lock:
-            host = self._hosts.setdefault(
-                origin, _Host(threading.Semaphore(max(1, self._limits.threads_per_host)))
-            )
+            host = self._hosts.setdefault(origin, _Host(threading.Semaphore(max(1, self._limits.threads_per_host))))
         with host.lock:  # the first thread reads robots.txt, the others wait for it
             if host.dead is not None:
                 raise FetchFailure(host.dead.reason)

@@ -149,7 +149,5 @@ def foreign(scene: Scene, language: str, rng: np.random.Generator) -> str:
     """A true caption of the scene's main object in one of `LANGUAGES`."""
     main = scene.groups[0]
     sentences = _SENTENCES[language]
-    sentence = sentences[int(rng.integers(len(sentences)))].format(
-        a=_phrase(language, main.shape, main.colour)
-    )
+    sentence = sentences[int(rng.integers(len(sentences)))].format(a=_phrase(language, main.shape, main.colour))
     return sentence[0].upper() + sentence[1:]

@@ -9,9 +9,7 @@ import numpy as np
 
 from curate.demo.plan import Planned
 
-ORIGIN = (
-    "http://mini-web.invalid"  # the server puts its own address in its place: the port is not known before
-)
+ORIGIN = "http://mini-web.invalid"  # the server puts its own address in its place: the port is not known before
 _TRANSPARENT = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 _TITLES = (
     "Craft fair",
@@ -34,9 +32,7 @@ def _relative(item: Planned) -> str:
 
 
 def _plain(item: Planned, text: str) -> str:
-    return (
-        f'<p><img src="{item.path}" alt="{text}" width="{item.scene.width}" height="{item.scene.height}"></p>'
-    )
+    return f'<p><img src="{item.path}" alt="{text}" width="{item.scene.width}" height="{item.scene.height}"></p>'
 
 
 def _absolute(item: Planned, text: str) -> str:
@@ -50,9 +46,7 @@ def _lazy(item: Planned, text: str) -> str:
 
 def _srcset(item: Planned, text: str) -> str:
     small, middle = f"{item.path}?w=80", f"{item.path}?w=160"
-    return (
-        f'<img src="{small}" srcset="{small} 80w, {item.path} 640w,{middle} 160w" sizes="50vw" alt="{text}">'
-    )
+    return f'<img src="{small}" srcset="{small} 80w, {item.path} 640w,{middle} 160w" sizes="50vw" alt="{text}">'
 
 
 def _figure(item: Planned, text: str) -> str:

@@ -76,9 +76,7 @@ def _cells(scene: Scene) -> list[Cell]:
         return [(0.0, 0.15, 0.36, 0.85), (0.32, 0.15, 0.68, 0.85), (0.64, 0.15, 1.0, 0.85)]
     if len(scene.groups) == 2:
         first: Cell = (0.0, 0.0, 1.0, 0.52) if scene.relation in ("above", "below") else (0.0, 0.0, 0.52, 1.0)
-        second: Cell = (
-            (0.0, 0.48, 1.0, 1.0) if scene.relation in ("above", "below") else (0.48, 0.0, 1.0, 1.0)
-        )
+        second: Cell = (0.0, 0.48, 1.0, 1.0) if scene.relation in ("above", "below") else (0.48, 0.0, 1.0, 1.0)
         return [first, second] if scene.relation in ("above", "left") else [second, first]
     if scene.groups[0].count > 1:
         return [(0.0, 0.0, 1.0, 1.0)]

@@ -25,9 +25,7 @@ _ROBOTS = f"User-agent: *\nDisallow: {FORBIDDEN}\n"
 
 TRUTH_SCHEMA = pa.schema(
     [
-        pa.field(
-            "path", pa.string(), False
-        ),  # URL path of the image; the host and port change from run to run
+        pa.field("path", pa.string(), False),  # URL path of the image; the host and port change from run to run
         pa.field("caption", pa.string(), False),  # as written on the page
         pa.field("true_caption", pa.string(), False),
         pa.field("objects", pa.list_(pa.string()), False),
@@ -113,9 +111,7 @@ def _write_pages(plan: list[Planned], folder: Path, seed: int) -> list[str]:
     (folder / FORBIDDEN.strip("/")).mkdir()
     groups = [plan[start : start + _PER_PAGE] for start in range(0, len(plan), _PER_PAGE)]
     for page, items in enumerate(groups):
-        (folder / _page_path(items[0].number).lstrip("/")).write_bytes(
-            page_html(items, page, len(groups), seed)
-        )
+        (folder / _page_path(items[0].number).lstrip("/")).write_bytes(page_html(items, page, len(groups), seed))
     (folder / "members/list.html").write_text('<img src="/logo.png" alt="a picture only for our members">')
     (folder / "robots.txt").write_text(_ROBOTS)
     (folder / "about.html").write_text("<title>About</title><p>A small web that was made for a test.")
