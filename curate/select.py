@@ -16,7 +16,7 @@ from curate.errors import WorkError
 from curate.measure import ERROR, ShardTask
 from curate.recipe import NamedFilter, Recipe
 from curate.storage import Folder
-from filters.contract import Columns, PoolFilter, RowFilter
+from filters.contract import VERDICTS, Columns, PoolFilter, RowFilter
 
 SELECTION = pa.schema(
     [
@@ -167,11 +167,11 @@ def _row_verdicts(stage: Sequence[NamedFilter], rows: ir.Table) -> ir.Table:
     return judged.filter(judged["filter"].notnull()).mutate(duplicate_of=ibis.null("string"))
 
 
-def _pool_verdicts(step: NamedFilter, rows: ir.Table) -> ir.Table:
+def _pool_verdicts(step: NamedFilter, rows: ir.Table) -> ir.Table | pa.Table:
     assert isinstance(step.filter, PoolFilter)
     found = step.filter.drops(rows.select("row", "uid", *step.filter.reads))
     if isinstance(found, pa.Table):
-        found = ibis.memtable(found)
+        return found.select(VERDICTS.names).add_column(1, "filter", pa.repeat(step.name, len(found)))
     return found.select("row", "reason", "duplicate_of").mutate(filter=ibis.literal(step.name))
 
 

@@ -27,8 +27,8 @@ class Engine(Protocol):
     def table(self, tasks: Sequence[ShardTask], columns: Sequence[str]) -> ir.Table:
         """The columns of all measured shards, with `row` and `shard`, to build expressions on."""
 
-    def keep(self, table: ir.Table) -> ir.Table:
-        """Work an expression out now and keep its rows, so that what is built on it does not do so again."""
+    def keep(self, table: ir.Table | pa.Table) -> ir.Table:
+        """Work an expression out once and keep its rows, so that what is built on it does not do so again."""
 
     def close(self) -> None:
         """Give back what it holds."""

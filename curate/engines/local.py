@@ -68,7 +68,7 @@ class LocalEngine:
         duckdb.unregister("stream")
         return connection.table(name)
 
-    def keep(self, table: ir.Table) -> ir.Table:
+    def keep(self, table: ir.Table | pa.Table) -> ir.Table:
         return self._duckdb().create_table(self._name(), table)
 
     def _name(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -46,7 +47,7 @@ class SparkEngine:
                 f"({str(error).splitlines()[0][:200]})"
             ) from error
         self._connection = ibis.pyspark.connect(self._spark)
-        self._views = 0
+        self._views: list[str] = []
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -72,14 +73,17 @@ class SparkEngine:
         from pyspark.sql.pandas.types import from_arrow_schema
 
         numbered = [(bytearray(pickle.dumps(pair)),) for pair in enumerate(tasks)]
-        frame = self._frame(numbered, "task binary").mapInArrow(read, from_arrow_schema(readable)).cache()
-        self._views += 1
-        name = f"curate_rows_{self._views}"
-        frame.createOrReplaceTempView(name)
-        return self._connection.table(name)
+        return self._view(self._frame(numbered, "task binary").mapInArrow(read, from_arrow_schema(readable)))
 
-    def keep(self, table: ir.Table) -> ir.Table:
-        return table.cache()
+    def keep(self, table: ir.Table | pa.Table) -> ir.Table:
+        if isinstance(table, pa.Table):
+            return self._view(self._spark.createDataFrame(table))
+        return self._view(self._spark.sql(self._connection.compile(table)))
+
+    def _view(self, frame: Any) -> ir.Table:
+        self._views.append(f"curate_{uuid.uuid4().hex[:8]}")
+        frame.cache().createOrReplaceTempView(self._views[-1])
+        return self._connection.table(self._views[-1])
 
     def _frame(self, rows: list, schema: str) -> Any:
         return self._spark.createDataFrame(rows, schema).repartition(max(1, len(rows)))
@@ -94,8 +98,10 @@ class SparkEngine:
         return frame
 
     def close(self) -> None:
-        for number in range(1, self._views + 1):
-            self._spark.catalog.dropTempView(f"curate_rows_{number}")
+        for name in self._views:
+            self._spark.table(name).unpersist()
+            self._spark.catalog.dropTempView(name)
+        self._views.clear()
 
 
 def _for_spark(field: pa.Field) -> pa.Field:
