@@ -76,7 +76,7 @@ def command(
                 )
     finally:
         engine.close()
-    click.echo(json.dumps(result, indent=2) if as_json else _summary(result, out))
+    click.echo(json.dumps(result, indent=2) if as_json else summary(result, out))
 
 
 def _preview(measured: Measured, funnel: tuple[FunnelStep, ...]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def _preview(measured: Measured, funnel: tuple[FunnelStep, ...]) -> dict[str, An
     }
 
 
-def _summary(result: dict[str, Any], out: str | None) -> str:
+def summary(result: dict[str, Any], out: str | None) -> str:
     """The funnel as a plain table, and where things are."""
     measured, selection = result["measure"], result["selection"]
     width = max(len(step["filter"]) for step in result["funnel"])

@@ -60,16 +60,18 @@ class LocalEngine:
         )
         readable = pa.schema([_for_duckdb(field) for field in schema])
         cast = (pa.Table.from_batches([batch]).cast(readable).to_batches()[0] for batch in batches if len(batch))
-        reader = pa.RecordBatchReader.from_batches(readable, cast)
-        connection, name = self._duckdb(), self._name()
-        duckdb = connection.con  # ibis has no way in for a stream, and all rows at once may not fit
-        duckdb.register("stream", reader)
-        duckdb.execute(f"CREATE TABLE {name} AS SELECT * FROM stream")
-        duckdb.unregister("stream")
-        return connection.table(name)
+        return self._store(pa.RecordBatchReader.from_batches(readable, cast))
 
     def keep(self, table: ir.Table | pa.Table) -> ir.Table:
-        return self._duckdb().create_table(self._name(), table)
+        return self._store(table) if isinstance(table, pa.Table) else self._duckdb().create_table(self._name(), table)
+
+    def _store(self, rows: pa.Table | pa.RecordBatchReader) -> ir.Table:
+        """Put Arrow data into DuckDB; not through ibis, which would read a stream into memory first."""
+        connection, name = self._duckdb(), self._name()
+        connection.con.register("stream", rows)
+        connection.con.execute(f"CREATE TABLE {name} AS SELECT * FROM stream")
+        connection.con.unregister("stream")
+        return connection.table(name)
 
     def _name(self) -> str:
         self._tables += 1

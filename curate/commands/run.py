@@ -1,0 +1,60 @@
+"""curate run: the curation flow under Prefect."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import click
+
+from curate.commands.filter import summary
+from curate.errors import RequestError, WorkError
+
+# A server of its own is slow to start on a busy machine; Prefect's default gives up after 20 s.
+STARTUP_SECONDS = "180"
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--pool", required=True, help="Folder or URL of WebDataset shards.")
+@click.option("--out", required=True, help="Folder or URL for the dataset.")
+@click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change one parameter of the recipe.")
+@click.option("--engine", default="local", show_default=True, help="local or spark.")
+@click.option("--workers", type=click.IntRange(1), help="Processes or threads. Default: one per core.")
+@click.option("--cache", help="Folder or URL for the features.  [default: POOL/_features]")
+@click.option("--overwrite", is_flag=True, help="Replace a dataset at OUT that was made from another request.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+def command(
+    recipe: str,
+    pool: str,
+    out: str,
+    changes: tuple[str, ...],
+    engine: str,
+    workers: int | None,
+    cache: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Run RECIPE (a YAML file or a built-in name) on a pool under Prefect: tasks, retries, artifacts.
+
+    Uses the server at PREFECT_API_URL, or starts a temporary one.
+    """
+    manifest = run_flow(
+        pool=pool, out=out, recipe=recipe, changes=changes, engine=engine, workers=workers, cache=cache,
+        overwrite=overwrite,
+    )  # fmt: skip
+    click.echo(json.dumps(manifest, indent=2) if as_json else summary(manifest, out))
+
+
+def run_flow(**arguments: object) -> dict:
+    """Run the curation flow; a failure of Prefect or of a stage becomes one line."""
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", STARTUP_SECONDS)
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    from flows.curation import curation
+
+    try:
+        return curation(**arguments)  # type: ignore[arg-type]
+    except (RequestError, WorkError):
+        raise
+    except Exception as error:
+        raise WorkError(f"the flow failed: {type(error).__name__}: {error}") from error
