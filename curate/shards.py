@@ -45,7 +45,8 @@ class _Members:
 
 
 def read_samples(path: str) -> Iterator[Sample]:
-    """Yield the samples of a local tar in order: consecutive members that share a key, as WebDataset has it.
+    """Yield the samples of a local tar in order: consecutive members that share a key, as WebDataset has it
+    (a second member of the same name begins another sample).
 
     Damage never ends the run: a truncated or damaged tar yields what can be read and then one sample whose
     `error` says at which byte the rest was lost; a file that is no tar at all yields only that one.
@@ -70,7 +71,7 @@ def _group(path: str, size: int, view: memoryview) -> Iterator[tuple[_Members, s
                 end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
                 if member.isfile():
                     key, suffix = split_key(member.name)
-                    if current is None or key != current.key:
+                    if current is None or key != current.key or suffix in current.files:
                         if current is not None:
                             yield current, None
                         current = _Members(key, member.offset, end)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from curate.shards import Sample
 
@@ -117,4 +117,6 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _one_line(what: str, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # its message holds a memory address
+        return f"{what}: not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
     return f"{what}: {' '.join(str(error).split()) or type(error).__name__}"[:300]

@@ -12,7 +12,7 @@ from curate.features.batch import Batch
 from curate.features.contract import Feature
 
 SIZE = 64
-DECODE_SIDE = 64
+DECODE_SIDE = 96
 
 
 class ImageStats(Feature):

@@ -13,7 +13,7 @@ from curate.features.batch import Batch
 from curate.features.contract import Feature
 
 SIZE = 32
-DECODE_SIDE = 64
+DECODE_SIDE = 96
 KEPT = 8
 
 
@@ -23,7 +23,7 @@ class Phash(Feature):
     The hash of Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010), as
     imagehash defines it, on a scaled decode: within 2 bits of imagehash on the full decode for 99 % of photos.
 
-    >>> # f"{phash:016x}" == str(imagehash.phash(image)) for an image shorter than 128 pixels
+    >>> # f"{phash:016x}" == str(imagehash.phash(image)) for an image shorter than 192 pixels
     """
 
     name: ClassVar = "phash"
