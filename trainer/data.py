@@ -48,9 +48,7 @@ class DataReport:
 
     def add_key(self, key: str) -> None:
         self.unique += 1
-        self.key_sum = (self.key_sum + int.from_bytes(hashlib.sha256(key.encode()).digest(), "big")) % (
-            1 << 256
-        )
+        self.key_sum = (self.key_sum + int.from_bytes(hashlib.sha256(key.encode()).digest(), "big")) % (1 << 256)
 
     @classmethod
     def merged(cls, parts: Iterable[DataReport]) -> DataReport:
@@ -69,9 +67,7 @@ class DataReport:
 class CachedData:
     """Every sample decoded, as uint8 images and tokens; each epoch is a new permutation of all of them."""
 
-    def __init__(
-        self, images: list[np.ndarray], captions: list[str], tokenizer: Tokenizer, report: DataReport
-    ):
+    def __init__(self, images: list[np.ndarray], captions: list[str], tokenizer: Tokenizer, report: DataReport):
         self.images = np.stack(images)
         self.tokens = torch.cat([tokenizer(captions[i : i + 1024]) for i in range(0, len(captions), 1024)])
         self.report = report
@@ -83,9 +79,7 @@ class CachedData:
         for step in range(start, scale.steps):
             first = step * scale.batch_size + rank * local
             epochs = range(first // size, (first + local - 1) // size + 1)
-            order = np.concatenate(
-                [np.random.default_rng([seed, 0, epoch]).permutation(size) for epoch in epochs]
-            )
+            order = np.concatenate([np.random.default_rng([seed, 0, epoch]).permutation(size) for epoch in epochs])
             chosen = order[first - epochs[0] * size :][:local]
             images = self.images[chosen]
             rng = np.random.default_rng([seed, 1, step, rank])
@@ -146,22 +140,16 @@ class StreamedData(torch.utils.data.IterableDataset):
                     yield torch.from_numpy(pixels), self.tokenizer(captions), report
                     images, captions, report = [], [], DataReport()
             if usable == 0:
-                raise ValueError(
-                    f"shards: no usable sample for reader {part} of {parts}: {dict(report.skipped)}"
-                )
+                raise ValueError(f"shards: no usable sample for reader {part} of {parts}: {dict(report.skipped)}")
 
     def _shuffled(
         self, epoch: int, part: int, parts: int, rng: np.random.Generator, report: DataReport
     ) -> Iterator[Sample]:
         """One epoch of this reader's samples in random order: shards shuffled, then a shuffle buffer."""
-        order = [
-            self.shards[i] for i in np.random.default_rng([self.seed, epoch]).permutation(len(self.shards))
-        ]
+        order = [self.shards[i] for i in np.random.default_rng([self.seed, epoch]).permutation(len(self.shards))]
         by_shard = len(order) >= parts
         skipped = report.skipped if epoch == 0 else Counter[str]()
-        samples = (
-            s for shard in (order[part::parts] if by_shard else order) for s in read_samples(shard, skipped)
-        )
+        samples = (s for shard in (order[part::parts] if by_shard else order) for s in read_samples(shard, skipped))
         buffer = list[Sample]()
         for index, sample in enumerate(samples):
             if not by_shard and index % parts != part:

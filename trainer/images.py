@@ -36,10 +36,9 @@ def to_square(image: Image.Image, size: int, resize_mode: str) -> np.ndarray:
     """Resizes as the checkpoint's own preprocessing does: uint8 (size, size, 3), bicubic."""
     if resize_mode == "squash":
         return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
+    width, height = (size * side // min(image.size) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
+    left, top = round((width - size) / 2), round((height - size) / 2)
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
@@ -49,12 +48,10 @@ def decode(sample: Sample, scale: Scale, rng: np.random.Generator | None = None)
     Raises:
         BadSampleError: there is no usable image.
     """
-    image = open_image(sample.image, at_least=scale.image_size)
+    image = open_image(sample.image, at_least=2 * scale.image_size)  # twice, so that the resizing stays smooth
     if scale.augment != "crop" or rng is None:
         return to_square(image, scale.image_size, scale.resize_mode)
-    for _ in range(
-        10
-    ):  # area in 0.9..1, aspect ratio in 3/4..4/3; now and then such a box sticks out of the image
+    for _ in range(10):  # area in 0.9..1, aspect ratio in 3/4..4/3; now and then such a box sticks out of the image
         area = image.width * image.height * rng.uniform(0.9, 1.0)
         ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
         width, height = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)

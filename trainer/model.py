@@ -73,9 +73,7 @@ def build_model(scale: Scale, seed: int, device: torch.device) -> torch.nn.Modul
 def build_tokenizer(scale: Scale) -> Tokenizer:
     """The scale's tokenizer: list of N captions -> int64 (N, context length), zeros after the end token."""
     text = open_clip_config(scale)["model_cfg"]["text_cfg"]
-    return open_clip.SimpleTokenizer(
-        context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {})
-    )
+    return open_clip.SimpleTokenizer(context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {}))
 
 
 def cut_padding(model: torch.nn.Module) -> None:
@@ -84,11 +82,7 @@ def cut_padding(model: torch.nn.Module) -> None:
     No token sees the padding after it, so the features are the same for a fraction of the work.
     """
     text = getattr(model, "text", None)
-    if (
-        not isinstance(text, open_clip.model.TextTransformer)
-        or text.attn_mask is None
-        or text.pool_type != "argmax"
-    ):
+    if not isinstance(text, open_clip.model.TextTransformer) or text.attn_mask is None or text.pool_type != "argmax":
         return
     mask = text.attn_mask
     del text.attn_mask  # a plain attribute from here on: DDP would insist on equal buffers

@@ -67,9 +67,7 @@ def check_request(folder: Path, request: dict[str, Any]) -> None:
     asked, held = _flatten(json.loads(json.dumps(request))), _flatten(json.loads(path.read_text()))
     differing = sorted(k for k in asked.keys() | held.keys() if asked.get(k) != held.get(k))
     if differing:
-        changes = ", ".join(
-            f"{k} ({_short(held.get(k))} there, {_short(asked.get(k))} now)" for k in differing
-        )
+        changes = ", ".join(f"{k} ({_short(held.get(k))} there, {_short(asked.get(k))} now)" for k in differing)
         raise ValueError(f"out: {folder} holds another training: {changes}; name another folder or remove it")
 
 
@@ -115,8 +113,7 @@ def make_result(
         samples_per_second=round(samples_seen / totals.training_seconds, 1),
         data_wait=round(totals.waiting_seconds / totals.training_seconds, 4),
         device=device,
-        versions={"python": platform.python_version()}
-        | {p: version(p) for p in ("torch", "open_clip_torch")},
+        versions={"python": platform.python_version()} | {p: version(p) for p in ("torch", "open_clip_torch")},
     )
 
 
@@ -168,9 +165,7 @@ def write_json(path: Path, value: Any) -> None:
 def _flatten(value: Any, name: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {name: value}
-    return {
-        k: v for key, inner in value.items() for k, v in _flatten(inner, f"{name}.{key}".strip(".")).items()
-    }
+    return {k: v for key, inner in value.items() for k, v in _flatten(inner, f"{name}.{key}".strip(".")).items()}
 
 
 def _short(value: Any) -> str:

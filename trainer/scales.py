@@ -31,9 +31,7 @@ class Scale:
     precision: Literal["fp32", "bf16"] = "bf16"  # bf16: autocast, with fp32 weights
     grad_checkpointing: bool = False  # less memory, more time, same result
     compile: bool = False  # torch.compile, on a GPU only
-    augment: Literal["none", "shift", "crop"] = (
-        "crop"  # shift: up to 1/8 of the side; crop: 90-100 % of the area
-    )
+    augment: Literal["none", "shift", "crop"] = "crop"  # shift: up to 1/8 of the side; crop: 90-100 % of the area
     flip: bool = False  # mirror half of the images; wrong for captions that say left or right
     resize_mode: Literal["shortest", "squash"] = "shortest"  # shortest: centre crop; squash: the whole image
     mean: tuple[float, float, float] = OPENAI_MEAN  # of RGB in 0..1
@@ -49,9 +47,7 @@ class Scale:
             if getattr(self, name) < 1:
                 raise ValueError(f"scale {self.name!r}: {name} must be at least 1, got {getattr(self, name)}")
         if self.samples_seen < self.batch_size:
-            raise ValueError(
-                f"scale {self.name!r}: samples_seen {self.samples_seen} is less than batch {self.batch_size}"
-            )
+            raise ValueError(f"scale {self.name!r}: samples_seen ({self.samples_seen}) is less than a batch")
 
     @property
     def steps(self) -> int:
@@ -94,9 +90,7 @@ SCALES: dict[str, Scale] = {
             log_steps=10,
             save_steps=100,
         ),
-        Scale(
-            name="small", model="ViT-B-32", samples_seen=12_800_000, batch_size=4096, grad_checkpointing=True
-        ),
+        Scale(name="small", model="ViT-B-32", samples_seen=12_800_000, batch_size=4096, grad_checkpointing=True),
         Scale(
             name="medium",
             model="ViT-B-32",

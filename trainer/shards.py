@@ -91,9 +91,7 @@ def fingerprint(shards: list[str]) -> str:
             with fs.open(path, "rb") as file:
                 digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
         else:
-            changed = next(
-                (fact[k] for k in ("ETag", "etag", "mtime", "LastModified", "updated") if k in fact), ""
-            )
+            changed = next((fact[k] for k in ("ETag", "etag", "mtime", "LastModified", "updated") if k in fact), "")
             digest.update(f"{name} {fact['size']} {changed}\n".encode())
     return digest.hexdigest()
 
@@ -120,8 +118,9 @@ def read_samples(shard: str, skipped: Counter[str]) -> Iterator[Sample]:
 
 
 def _read_members(file: Any, skipped: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    watched = _Watched(file)
     try:
-        with tarfile.open(fileobj=file, mode="r|") as tar:
+        with tarfile.open(fileobj=watched, mode="r|") as tar:  # type: ignore[call-overload]
             for member in tar:
                 if not member.isfile():
                     continue
@@ -131,5 +130,20 @@ def _read_members(file: Any, skipped: Counter[str]) -> Iterator[tuple[str, bytes
                 content = tar.extractfile(member)
                 assert content is not None  # a regular file has content
                 yield member.name, content.read()
+        broken = not watched.last.endswith(bytes(tarfile.BLOCKSIZE))
     except (tarfile.TarError, EOFError, ValueError):
+        broken = True
+    if broken:
         skipped["broken shard"] += 1
+
+
+class _Watched:
+    """Remembers the last bytes read: tarfile takes a damaged header for the end, but a whole tar ends in zeros."""
+
+    def __init__(self, file: Any):
+        self.file, self.last = file, b""
+
+    def read(self, size: int) -> bytes:
+        chunk: bytes = self.file.read(size)
+        self.last = chunk or self.last
+        return chunk

@@ -88,5 +88,10 @@ def paired_bootstrap(
 
 
 def _seed_weights(rng: np.random.Generator, count: int, seeds: int) -> np.ndarray:
-    """float32 (count, seeds): how much each seed weighs in each resample; rows sum to 1."""
-    return (rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds).astype(np.float32)
+    """float32 (count, seeds): how much each seed weighs in each resample; rows sum to 1.
+
+    Resampling n seeds spreads (n - 1) / n as much as n new seeds would, which is much too little for the few seeds
+    that an experiment can afford; the weights are stretched to make up for it.
+    """
+    weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
+    return (1 / seeds + (weights - 1 / seeds) * math.sqrt(seeds / max(1, seeds - 1))).astype(np.float32)

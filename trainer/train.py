@@ -65,9 +65,7 @@ def train(
     request = {"scale": scale.as_dict(), "seed": seed, "data": fingerprint(urls)}
     with open_world(device) as world:
         if scale.batch_size % world.size:
-            raise ValueError(
-                f"scale: batch_size {scale.batch_size} does not divide by {world.size} processes"
-            )
+            raise ValueError(f"scale: batch_size {scale.batch_size} does not divide by {world.size} processes")
         run.check_request(folder, request)
         if resume and (finished := run.read_result(folder)):
             return finished
@@ -126,9 +124,7 @@ class Training:
                 self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
             totals.step += 1
             if not math.isfinite(value := loss.item()):
-                raise FloatingPointError(
-                    f"the loss is {value} at step {totals.step}: try a lower learning rate"
-                )
+                raise FloatingPointError(f"the loss is {value} at step {totals.step}: try a lower learning rate")
             totals.training_seconds += self._tick()
             if metrics:
                 metrics.note(value, lr, logit_scale.item())

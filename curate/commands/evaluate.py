@@ -13,14 +13,10 @@ from curate.errors import RequestError
 @click.command("evaluate")
 @click.argument("checkpoint", type=click.Path())
 @click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False), help="Also write the results, with every item."
-)
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Also write the results, with every item.")
 @click.option("--device", help="cpu, cuda, ...  [default: the GPU if there is one]")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, without the items.")
-def command(
-    checkpoint: str, tasks: tuple[str, ...], output: str | None, device: str | None, as_json: bool
-) -> None:
+def command(checkpoint: str, tasks: tuple[str, ...], output: str | None, device: str | None, as_json: bool) -> None:
     """Evaluate CHECKPOINT, a checkpoint folder or the OUT of `curate train`, on each TASK folder."""
     from trainer.evaluate import evaluate
 

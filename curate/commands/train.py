@@ -15,9 +15,7 @@ from curate.errors import RequestError, WorkError
 @click.argument("out", type=click.Path(file_okay=False))
 @click.option("--scale", default="tiny", show_default=True, help="tiny, small, medium or large.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
-@click.option(
-    "--samples-seen", type=click.IntRange(min=1), help="Image-text pairs to train on, repeats included."
-)
+@click.option("--samples-seen", type=click.IntRange(min=1), help="Image-text pairs to train on, repeats included.")
 @click.option("--device", help="cpu, cuda, ...  [default: the GPU if there is one]")
 @click.option("--restart", is_flag=True, help="Start over instead of resuming.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

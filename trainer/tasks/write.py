@@ -39,9 +39,7 @@ def write_classification_task(
     index = -1
     for index, (image, label) in enumerate(images):
         if not 0 <= label < len(classnames):
-            raise ValueError(
-                f"images: item {index} is of class {label}, and there are {len(classnames)} names"
-            )
+            raise ValueError(f"images: item {index} is of class {label}, and there are {len(classnames)} names")
         if index % items_per_shard == 0:
             if tar:
                 tar.close()

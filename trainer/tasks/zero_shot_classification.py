@@ -71,20 +71,14 @@ def run_task(
         labels += [label for _, _, label in batch]
     if not keys:
         raise ValueError(f"{folder}: no readable item (skipped: {dict(skipped)})")
-    return score(
-        folder.rstrip("/").rsplit("/", 1)[-1], keys, np.array(labels), np.array(predictions), skipped
-    )
+    return score(folder.rstrip("/").rsplit("/", 1)[-1], keys, np.array(labels), np.array(predictions), skipped)
 
 
-def score(
-    task: str, keys: list[str], labels: np.ndarray, predictions: np.ndarray, skipped: Counter[str]
-) -> TaskResult:
+def score(task: str, keys: list[str], labels: np.ndarray, predictions: np.ndarray, skipped: Counter[str]) -> TaskResult:
     """The result for labels and predictions, both int (items,)."""
     correct = labels == predictions
     low, high = wilson_interval(int(correct.sum()), len(correct))
-    per_class = (
-        np.bincount(labels, weights=correct)[np.unique(labels)] / np.bincount(labels)[np.unique(labels)]
-    )
+    per_class = np.bincount(labels, weights=correct)[np.unique(labels)] / np.bincount(labels)[np.unique(labels)]
     return TaskResult(
         task=task,
         kind=KIND,
