@@ -1,2 +1,5 @@
-def write_report(out, manifest, pool):
-    pass
+"""The report of a dataset: what was kept, what was dropped and why, on one self-contained page."""
+
+from curate.report.page import write_report
+
+__all__ = ["write_report"]
