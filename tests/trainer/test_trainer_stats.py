@@ -83,6 +83,20 @@ def test_paired_bootstrap_knows_that_seeds_vary() -> None:
     assert paired_bootstrap(a, steady).difference == pytest.approx(paired_bootstrap(a, lucky).difference)
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_paired_bootstrap_seldom_takes_the_luck_of_seeds_for_a_difference(seeds: int) -> None:
+    rng = np.random.default_rng(5)
+
+    def arm() -> np.ndarray:  # every seed shifts the accuracy by 5 points up or down
+        return difficulty + rng.normal(0, 0.05, (seeds, 1)) < 0.6
+
+    false = 0
+    for trial in range(300):
+        difficulty = rng.random(500)
+        false += paired_bootstrap(arm(), arm(), seed=trial, resamples=500).verdict != "undecided"
+    assert false / 300 < 0.09
+
+
 def test_paired_bootstrap_is_repeatable_and_antisymmetric() -> None:
     rng = np.random.default_rng(3)
     a, b = rng.integers(0, 2, (2, 500)), rng.integers(0, 2, (3, 500))

@@ -1,0 +1,54 @@
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from trainer.scales import Scale
+from trainer.train import train
+
+SCRIPT = """
+import json, sys
+from trainer.scales import Scale
+from trainer.train import train
+shards, out, scale = sys.argv[1:]
+scale = json.loads(scale)
+result = train(shards, out, scale=Scale(**scale), device="cpu")
+print("RESULT", result.unique_samples, result.keys, flush=True)
+"""
+
+
+def train_with_two_processes(shards: Path, out: Path, scale: Scale, script: Path) -> list[str]:
+    script.write_text(SCRIPT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    request = [str(script), str(shards), str(out), json.dumps(scale.as_dict())]
+    done = subprocess.run([*torchrun, *request], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(colours: Path, tmp_path: Path, nano: Scale) -> None:
+    # Without batch norm, whose statistics are per process, two halves of a batch are the whole batch.
+    model = json.loads(json.dumps(nano.model))
+    model["vision_cfg"] = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16}
+    scale = dataclasses.replace(nano, model=model, augment="none")
+    train(colours, tmp_path / "one", scale=scale, device="cpu")
+    results = train_with_two_processes(colours, tmp_path / "two", scale, tmp_path / "run.py")
+    assert len(results) == 2
+    assert len(set(results)) == 1
+    one, two = (load_file(tmp_path / name / "checkpoint/open_clip_model.safetensors") for name in ("one", "two"))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_stream(colours: Path, tmp_path: Path, nano: Scale) -> None:
+    scale = dataclasses.replace(nano, cache_bytes=0)
+    alone = train(colours, tmp_path / "one", scale=nano, device="cpu")
+    results = train_with_two_processes(colours, tmp_path / "two", scale, tmp_path / "run.py")
+    assert set(results) == {f"RESULT 40 {alone.keys}"}
