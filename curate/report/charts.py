@@ -31,17 +31,20 @@ class Mark:
     left: float
     label: str
     side: str = "middle"
+    off: bool = False
+    """It lies beyond the axis, so only its label is shown."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A histogram, ready to be drawn. `text` says the same in words."""
+    """A histogram, ready to be drawn. `text` and `limits` say the same in words."""
 
     label: str
     bars: tuple[Bar, ...]
     ticks: tuple[Mark, ...]
     lines: tuple[Mark, ...]
     text: str
+    limits: str
     log: bool
 
 
@@ -83,7 +86,15 @@ def draw(histogram: Histogram) -> Drawing:
     bars = _bars(stacks, edges, axis, histogram.whole)
     lines = tuple(_line(bound, axis, histogram.whole) for bound in bounds)
     ticks = tuple(Mark(axis.at(tick), number(tick)) for tick in _ticks(axis))
-    return Drawing(histogram.chart.label, bars, ticks, lines, _in_words(histogram, values, counts, bounds), log)
+    return Drawing(
+        histogram.chart.label,
+        bars,
+        ticks,
+        lines,
+        _in_words(values, counts),
+        "; ".join(f"{bound.label} {short(bound.value)}" for bound in bounds),
+        log,
+    )
 
 
 def number(value: float) -> str:
@@ -97,16 +108,25 @@ def number(value: float) -> str:
     return f"{value:.6g}".replace("-", "−")
 
 
+def short(value: float) -> str:
+    """Three significant digits, or all of a whole number's.
+
+    >>> short(1767.4), short(0.08691), short(3.0)
+    ('1,767', '0.0869', '3')
+    """
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def _edges(values: np.ndarray, weights: np.ndarray, bounds: list[Bound], whole: bool) -> tuple[np.ndarray, bool]:
     """Where bars begin and end: around nearly all values and the bounds near them, one edge on the first bound."""
     low, high = quantile(values, weights, 0.002), quantile(values, weights, 0.998)
     limits = [_limit(bound, whole) for bound in bounds]
     near = [b for b in limits if b > 0 and (b >= low / 30 and b <= max(high * 2, high + (high - low)))]
     low, high = min([low, *near]), max([high, *near])
-    log = low > 0 and high / low > 40
+    log = low > 0 and quantile(values, weights, 0.05) * 30 < quantile(values, weights, 0.95)
     if whole and not log:
         step = max(1, math.ceil((high + 1 - low) / BARS))
-        start = limits[0] - step * math.ceil((limits[0] - low) / step) if near and limits[0] in near else low
+        start = near[0] - step * max(1, math.ceil((near[0] - low) / step)) if near else low
         return np.arange(start, high + step + 1, step, dtype=float), False
     if log:
         edges = 10 ** _aligned(math.log10(low), math.log10(high), [math.log10(b) for b in near[:1]])
@@ -119,7 +139,7 @@ def _aligned(low: float, high: float, on: list[float]) -> np.ndarray:
     if high <= low:
         low, high = low - 0.5, high + 0.5
     step = (high - low) / (BARS - 2)
-    start = on[0] - step * math.ceil((on[0] - low) / step - 1e-9) if on else low
+    start = on[0] - step * max(1, math.ceil((on[0] - low) / step - 1e-9)) if on else low
     return start + step * np.arange(math.ceil((high - start) / step + 1e-9) + 1)
 
 
@@ -151,11 +171,11 @@ def _bars(stacks: np.ndarray, edges: np.ndarray, axis: Axis, whole: bool) -> tup
 def _line(bound: Bound, axis: Axis, whole: bool) -> Mark:
     limit = _limit(bound, whole)
     left = axis.at(limit)
-    text = f"{bound.label} {bound.value:.4g}"
+    text = f"{bound.label} {short(bound.value)}"
     if limit > axis.high:
-        return Mark(100, f"{text} →", "left")
+        return Mark(100, f"{text} →", "left", off=True)
     if limit < axis.low:
-        return Mark(0, f"← {text}", "right")
+        return Mark(0, f"← {text}", "right", off=True)
     return Mark(round(left, 3), text, "right" if left < 60 else "left")
 
 
@@ -176,9 +196,7 @@ def _ticks(axis: Axis) -> list[float]:
     return [round(step * n, 10) for n in range(first, math.floor(axis.high / step + 1e-9) + 1)]
 
 
-def _in_words(histogram: Histogram, values: np.ndarray, counts: np.ndarray, bounds: list[Bound]) -> str:
+def _in_words(values: np.ndarray, counts: np.ndarray) -> str:
     every = counts.sum(axis=0)
-    low, middle, high = (quantile(values, every, at) for at in (0.05, 0.5, 0.95))
-    said = f"Median {middle:.3g}; 90 % of {plural(int(every.sum()), 'sample')} lie from {low:.3g} to {high:.3g}."
-    limits = "; ".join(f"{bound.label} {bound.value:.4g}" for bound in bounds)
-    return f"{said} {limits[:1].upper()}{limits[1:]}." if limits else said
+    low, middle, high = (short(quantile(values, every, at)) for at in (0.05, 0.5, 0.95))
+    return f"Median {middle}; 90 % of {plural(int(every.sum()), 'sample')} lie from {low} to {high}."

@@ -60,6 +60,11 @@ class Evidence:
     chance: float | None = None
 
     @property
+    def headline(self) -> str:
+        """The arm that the experiment is about: `b` of the first comparison, else the last arm."""
+        return self.comparisons[0].b if self.comparisons else self.arms[-1].name
+
+    @property
     def scale(self) -> float:
         """The accuracy at the right end of the bars."""
         tops = [top for arm in self.arms for top in (arm.accuracy, *(arm.interval or ()), *arm.per_seed)]
@@ -132,6 +137,8 @@ def _read(out: Folder, name: str) -> tuple[Any, list[str]]:
 
 def _experiment(raw: dict[str, Any]) -> Evidence:
     arms = tuple(_arm(arm) for arm in raw["arms"])
+    if not arms:
+        raise ValueError("it has no arms")
     comparisons = tuple(
         Comparison(tidy(str(c["a"])), tidy(str(c["b"])), float(c["difference"]), _interval(c.get("interval")),
                    str(c.get("verdict", "undecided")))

@@ -84,13 +84,13 @@ def charts_of(steps: Sequence[Step], columns: dict[str, pa.DataType]) -> list[Ch
             bounds = _bounds(step, column, alone=len(numbers) == 1)
             top = isinstance(step.parameters.get("keep_fraction"), float) and len(numbers) == len(step.reads) == 1
             if bounds or top:
-                charts.append(Chart(step.name, column.replace("_", " "), (column,), bounds, top))
+                charts.append(Chart(step.name, label(column), (column,), bounds, top))
     claimed = {column for chart in charts for column in chart.columns}
     for step in steps:
         for column in step.reads:
             if column in columns and pa.types.is_floating(columns[column]) and column not in claimed:
                 claimed.add(column)
-                charts.append(Chart(step.name, column.replace("_", " "), (column,), ()))
+                charts.append(Chart(step.name, label(column), (column,), ()))
     return charts
 
 
@@ -125,20 +125,31 @@ def gather(path: str, charts: Sequence[Chart], measured: Measured, order: Sequen
     return [histogram for histogram in histograms if histogram.counts.any()]
 
 
+LABELS = {
+    "caption_alpha": "share of letters in the caption",
+    "caption_length": "caption length, characters",
+    "caption_words": "caption length, words",
+    "clip_score": "CLIP score",
+}
 SHORTER, LONGER, RATIO = "shorter side, pixels", "longer side, pixels", "aspect ratio, longer side to shorter"
+
+
+def label(column: str) -> str:
+    """What a chart of a column is called."""
+    return LABELS.get(column, column.replace("_", " "))
 
 
 def _of_shape(step: Step) -> list[Chart]:
     """Width and height are judged together: by the shorter side, the longer, or their ratio."""
     both, parameters = ("width", "height"), step.parameters
     charts = []
-    for label, name, parameter, side in (
+    for what, name, parameter, side in (
         (SHORTER, "image_size", "min_side", "at least"),
         (LONGER, "image_size", "max_side", "at most"),
         (RATIO, "aspect_ratio", "max", "at most"),
     ):
         if step.kind == name and parameters.get(parameter) is not None:
-            charts.append(Chart(step.name, label, both, (Bound(parameter, float(parameters[parameter]), side),)))
+            charts.append(Chart(step.name, what, both, (Bound(parameter, float(parameters[parameter]), side),)))
     return charts
 
 

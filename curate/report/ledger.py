@@ -83,8 +83,7 @@ def read_ledger(path: str, dropped_examples: int, kept_examples: int) -> Ledger:
                 _pick(picks, (name, pattern), dropped_examples, batch, shard, first, mine, order)
     examples = {KEPT: picks[KEPT, ""].best} if (KEPT, "") in picks else {}
     for name, found in groups.items():
-        ranked = sorted(found.found, key=lambda pattern, found=found: (-found.found[pattern].count, pattern))
-        examples[name] = _in_turn([picks[name, pattern].best for pattern in ranked], dropped_examples)
+        examples[name] = _in_turn([picks[name, pattern].best for pattern in found.ranked()], dropped_examples)
     chosen = [v for verdicts in examples.values() for v in verdicts]
     wanted = {verdict.duplicate_of for verdict in chosen if verdict.duplicate_of is not None}
     survivors = {v.uid: v for v in reversed(list(find(path, "uid", wanted)))}

@@ -21,7 +21,7 @@ from curate.storage import Folder
 
 REPORT = "report.html"
 SELECTION = "selection.parquet"
-KEPT_EXAMPLES = 12
+KEPT_EXAMPLES = 16
 DROPPED_EXAMPLES = 6
 ALL_DROPPED_EXAMPLES = 160
 """Bounds the file: a recipe of many filters shows fewer examples of each."""

@@ -46,10 +46,13 @@ class Groups:
                 _widen(group, pattern, reasons.filter(mine))
         return patterns
 
+    def ranked(self) -> list[str]:
+        """The patterns, the most frequent first."""
+        return sorted(self.found, key=lambda pattern: (-self.found[pattern].count, pattern))
+
     def top(self) -> list[tuple[str, int]]:
         """(text, count) of each group, the most frequent first; a number that varies shows as its range."""
-        ordered = sorted(self.found.items(), key=lambda item: (-item[1].count, item[0]))
-        return [(_text(pattern, group), group.count) for pattern, group in ordered]
+        return [(_text(pattern, self.found[pattern]), self.found[pattern].count) for pattern in self.ranked()]
 
 
 def patterns_of(reasons: pa.Array) -> pa.DictionaryArray:
