@@ -71,3 +71,7 @@ def run(argv: list[str] | None = None) -> int:
 def _say(message: str, code: int) -> int:
     click.echo(f"curate: {' '.join(message.split())}", err=True)
     return code
+
+
+if __name__ == "__main__":
+    main()
