@@ -30,8 +30,8 @@ def plural(value: int, word: str) -> str:
 def share(part: float, whole: float) -> str:
     """A share in percent with one decimal; what is not all or nothing never reads 100 % or 0 %.
 
-    >>> share(631, 1000), share(1, 100000), share(99999, 100000), share(0, 0)
-    ('63.1 %', '< 0.1 %', '> 99.9 %', '–')
+    >>> share(631, 1000), share(1, 100000), share(99999, 100000), share(5, 5), share(0, 0)
+    ('63.1 %', '< 0.1 %', '> 99.9 %', '100 %', '–')
     """
     if not whole:
         return "–"
@@ -40,7 +40,7 @@ def share(part: float, whole: float) -> str:
         return "< 0.1 %"
     if 99.95 <= percent < 100:
         return "> 99.9 %"
-    return f"{percent:.1f} %"
+    return f"{percent:.0f} %" if percent in (0, 100) else f"{percent:.1f} %"
 
 
 def points(difference: float) -> str:
