@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,12 @@ def measure_shard(task: ShardTask) -> ShardReport:
         task.cache.write_parquet(sidecar(folder, task.shard.name), table)
     names = tuple(feature.name for _, feature in missing)
     return ShardReport(task.shard.name, digest, samples, names, decoded, time.perf_counter() - began)
+
+
+def one_thread() -> None:
+    """Prepare a worker process: there is one per core, so its libraries need no threads of their own."""
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = "1"
 
 
 def sidecar(folder: str, shard: str) -> str:

@@ -8,17 +8,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curate.engines import Engine
 from curate.errors import WorkError
 from curate.hashing import file_digest, file_sha256
 from curate.measure import ShardTask, read_features
 from curate.storage import Folder
+
+if TYPE_CHECKING:  # workers import this module, and need not load what decides
+    from curate.engines import Engine
 
 SHARDS = "shards"
 SAMPLES_PER_SHARD = 10_000

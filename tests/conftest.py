@@ -84,7 +84,7 @@ def messy_pairs() -> list[Pair]:
         Pair("100-copy", first, "an exact copy of the first picture in town"),
         Pair("101-resaved", encoded(photo(1), quality=55), "the second picture saved again with less quality"),
         Pair("102-small", encoded(photo(2, (40, 30))), "a tiny copy of the third picture of the town"),
-        Pair("103-banner", encoded(photo(3, (400, 60))), "a long banner across the top of the page"),
+        Pair("103-banner", encoded(photo(103, (400, 70))), "a long banner across the top of the page"),
         Pair("104-blank", encoded(Image.new("RGB", (160, 120), "white")), "nothing but a white rectangle on the page"),
         Pair("105-dark", encoded(Image.new("RGB", (160, 120), (3, 3, 3))), "a photo taken in a very dark night"),
         Pair("106-german", encoded(photo(106)), "Ein rotes Haus steht neben einem großen alten Baum im Garten"),

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from curate.engines import numbered_rows, schema_of
 from curate.errors import WorkError
-from curate.measure import ShardTask
+from curate.measure import ShardTask, one_thread
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -38,7 +38,7 @@ class LocalEngine:
             yield from (function(task) for task in tasks)
             return
         context = multiprocessing.get_context("spawn")  # forking a process that has threads may hang
-        with ProcessPoolExecutor(min(self.workers, len(tasks)), context, initializer=_one_thread) as pool:
+        with ProcessPoolExecutor(min(self.workers, len(tasks)), context, initializer=one_thread) as pool:
             try:
                 waiting = {pool.submit(function, task) for task in tasks}
                 for future in as_completed(waiting):
@@ -88,11 +88,6 @@ class LocalEngine:
         if self._connection is not None:
             self._connection.disconnect()
         self._scratch.cleanup()
-
-
-def _one_thread() -> None:
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = "1"
 
 
 def _for_duckdb(field: pa.Field) -> pa.Field:

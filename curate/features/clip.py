@@ -112,6 +112,7 @@ def _weights_digest(model: str, pretrained: str) -> str:
     if Path(model).is_dir():
         files = sorted(f for f in Path(model).iterdir() if f.suffix in {".json", ".safetensors", ".bin", ".pt"})
         return hashlib.sha256("".join(file_sha256(f) for f in files).encode()).hexdigest()
+    config(model)  # says so if there is no such architecture
     if Path(pretrained).is_file():
         return file_sha256(pretrained)
     from open_clip import pretrained as tags

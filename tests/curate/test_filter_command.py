@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -54,15 +55,21 @@ def test_every_sample_gets_a_verdict_and_a_reason(tmp_path: Path, recipe: str) -
     found = verdicts(out)
     assert list(found) == [item.key for item in messy_pairs()]
     dropped = {key: row["filter"] for key, row in found.items() if not row["keep"]}
-    assert dropped | {"000000": "", "100-copy": ""} == {
-        "000000": "", "100-copy": "",  # one of these two, whichever has the smaller uid
-        "101-resaved": dropped.get("101-resaved", "near_duplicate_images"),
-        **({"000001": "near_duplicate_images"} if "000001" in dropped else {}),
-        "102-small": "image_size", "103-banner": "aspect_ratio", "104-blank": "image_quality",
-        "105-dark": "image_quality", "106-german": "language", "107-short": "caption_rules",
-        "108-digits": "caption_rules", "111-truncated": "unreadable", "112-text": "unreadable",
-        "113-empty": "unreadable", "114-noimage": "unreadable", "115-nocaption": "unreadable",
-    } or "101-resaved" not in dropped  # fmt: skip
+    either = {"000000", "100-copy", "000001", "101-resaved"}  # of each pair one stays, whichever has the smaller uid
+    assert {key: name for key, name in dropped.items() if key not in either} == {
+        "102-small": "image_size",
+        "103-banner": "aspect_ratio",
+        "104-blank": "image_quality",
+        "105-dark": "image_quality",
+        "106-german": "language",
+        "107-short": "caption_rules",
+        "108-digits": "caption_rules",
+        "111-truncated": "unreadable",
+        "112-text": "unreadable",
+        "113-empty": "unreadable",
+        "114-noimage": "unreadable",
+        "115-nocaption": "unreadable",
+    }
     assert ("000000" in dropped) != ("100-copy" in dropped)
     assert ("000001" in dropped) != ("101-resaved" in dropped)
     for row in found.values():
@@ -80,7 +87,10 @@ def test_kept_bytes_are_the_inputs(tmp_path: Path, recipe: str) -> None:
     assert members(out / "shards") == given
     rows = [row for p in sorted((out / "shards").glob("*.parquet")) for row in pq.read_table(p).to_pylist()]
     assert [row["key"] for row in rows] == [key for key, row in verdicts(out).items() if row["keep"]]
-    assert rows[0]["width"] == 160 and rows[0]["caption"] == messy_pairs()[0].caption or rows[0]["key"] != "000000"
+    assert (
+        rows[5]["width"] == 160
+        and rows[5]["caption"] == f"a quiet picture number {int(rows[5]['key'])} of the old town"
+    )
 
 
 def test_counts_add_up_in_the_manifest(tmp_path: Path, recipe: str) -> None:
@@ -132,7 +142,7 @@ def test_a_finished_dataset_is_left_alone_and_another_is_not_overwritten(
     assert verdicts(out)["102-small"]["filter"] != "image_size"
 
 
-@pytest.mark.parametrize("moment", [0.5, 0.8, 0.95])
+@pytest.mark.parametrize("moment", [0.6, 0.9])
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, recipe: str, moment: float) -> None:
     pairs = [pair(n) for n in range(160)]
     whole = write_pool(tmp_path / "whole", pairs)
@@ -156,7 +166,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, recipe: str, mom
         [*command, str(pool), str(tmp_path / "b")], stderr=subprocess.DEVNULL, start_new_session=True
     )
     time.sleep(seconds * moment)
-    process.send_signal(signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     subprocess.run([*command, str(pool), str(tmp_path / "b")], check=True, capture_output=True)
     assert dataset_bytes(tmp_path / "a") == dataset_bytes(tmp_path / "b")
@@ -222,16 +232,16 @@ def test_a_users_own_filter_from_a_file_beside_the_recipe(tmp_path: Path) -> Non
     ("arguments", "said"),
     [
         (["no/such/pool", "out"], "POOL: no/such/pool does not exist"),
-        (["EMPTY", "out"], "POOL: EMPTY is empty; give a folder of WebDataset shards"),
-        (["NOTARS", "out"], "POOL: NOTARS holds no .tar shard"),
-        (["POOL", "POOL/out"], "OUT: POOL/out lies in the pool"),
-        (["POOL"], "OUT: give a folder for the dataset, or --dry-run"),
-        (["POOL", "out", "--engine", "dask"], "--engine: no engine 'dask'; there are local, spark"),
-        (["POOL", "out", "-r", "nope"], "--recipe: no file 'nope'"),
-        (["POOL", "out", "--workers", "0"], "Invalid value for '--workers'"),
-        (["POOL", "out", "--set", "image_size.min_side=x"], "default: filters[0].image_size.min_side: "),
+        (["{empty}", "out"], "POOL: {empty} is empty; give a folder of WebDataset shards"),
+        (["{notars}", "out"], "POOL: {notars} holds no .tar shard"),
+        (["{pool}", "{pool}/out"], "OUT: {pool}/out lies in the pool"),
+        (["{pool}"], "OUT: give a folder for the dataset, or --dry-run"),
+        (["{pool}", "out", "--engine", "dask"], "--engine: no engine 'dask'; there are local, spark"),
+        (["{pool}", "out", "-r", "nope"], "--recipe: no file 'nope'"),
+        (["{pool}", "out", "--workers", "0"], "Invalid value for '--workers'"),
+        (["{pool}", "out", "--set", "image_size.min_side=x"], "default: filters[0].image_size.min_side: "),
         (
-            ["POOL", "out", "-r", "web-clip", "--set", "features.clip.model=nope"],
+            ["{pool}", "out", "-r", "web-clip", "--set", "features.clip.model=nope"],
             "features.clip.model: open_clip knows no",
         ),
     ],
@@ -242,12 +252,9 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(
     (tmp_path / "notars").mkdir()
     (tmp_path / "notars" / "file.txt").touch()
     (tmp_path / "empty").mkdir()
-    places = {"POOL": str(messy_pool), "EMPTY": str(tmp_path / "empty"), "NOTARS": str(tmp_path / "notars")}
+    places = {"{pool}": messy_pool, "{empty}": tmp_path / "empty", "{notars}": tmp_path / "notars"}
     for name, place in places.items():
-        arguments, said = (
-            [a.replace(name, place) for a in arguments],
-            said.replace(name, place, 1) if not said.startswith("POOL:") or name != "POOL" else said,
-        )
+        arguments, said = [a.replace(name, str(place)) for a in arguments], said.replace(name, str(place))
     assert run(["filter", *arguments]) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith(f"curate: {said}") and "\n" not in error
