@@ -77,9 +77,9 @@ def read_ledger(path: str, dropped_examples: int, kept_examples: int) -> Ledger:
             if name == KEPT:
                 _pick(picks, (KEPT, ""), kept_examples, batch, shard, first, rows, order)
                 continue
-            patterns = groups.setdefault(name, Groups()).add(batch["reason"].take(pa.array(rows)))
-            for number, pattern in enumerate(patterns.dictionary.to_pylist()):
-                mine = rows[patterns.indices.to_numpy() == number]
+            codes, patterns = groups.setdefault(name, Groups()).add(batch["reason"].take(pa.array(rows)))
+            for number, pattern in enumerate(patterns):
+                mine = rows[codes == number]
                 _pick(picks, (name, pattern), dropped_examples, batch, shard, first, mine, order)
     examples = {KEPT: picks[KEPT, ""].best} if (KEPT, "") in picks else {}
     for name, found in groups.items():
