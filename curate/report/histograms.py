@@ -112,8 +112,8 @@ def gather(path: str, charts: Sequence[Chart], measured: Measured, order: Sequen
         if table is None or first + len(batch) > len(table):
             continue
         part = table.slice(first, len(batch))
-        if part["uid"][0].as_py() != batch["uid"][0].as_py():
-            continue
+        if not part["uid"].combine_chunks().equals(batch["uid"]):
+            continue  # measured from another shard of that name
         encoded = batch["filter"].dictionary_encode()
         codes = [place.get(name, len(order)) for name in encoded.dictionary.to_pylist()]
         owner = np.array([*codes, len(order)])[encoded.indices.fill_null(len(codes)).to_numpy()]

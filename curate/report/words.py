@@ -9,6 +9,9 @@ SHORT = 160
 """Characters of a caption or reason that a page shows; `curate explain` shows them whole."""
 
 
+_JOINERS = "\u200c\u200d"  # Persian, Indic scripts and emoji are spelt with them
+
+
 def count(value: int | float) -> str:
     """A whole number with thousands separated.
 
@@ -81,6 +84,11 @@ def tidy(text: str | None, limit: int | None = SHORT) -> str:
         return ""
     if limit is not None:
         text = text[: 4 * limit]
-    visible = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
+    visible = "".join(" " if c.isspace() else c for c in text if c.isspace() or c in _JOINERS or not _hidden(c))
     line = " ".join(visible.split())
     return line if limit is None or len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def _hidden(character: str) -> bool:
+    """Control, format and direction characters, lone surrogates and the like."""
+    return unicodedata.category(character).startswith("C")
