@@ -128,11 +128,11 @@ def _load(pairs: Path, limits: DownloadLimits) -> tuple[pa.Table, int]:
     )
     given = table["uid"].to_pylist() if "uid" in extra else [None] * len(urls)
     uids = [str(uid) if uid else pair_uid(url, text) for uid, url, text in zip(given, urls, captions, strict=True)]
-    first = list({uid: row for row, uid in reversed(list(enumerate(uids)))}.values())[::-1]
-    columns: dict[str, Any] = {"uid": uids}
+    first = sorted({uid: row for row, uid in reversed(list(enumerate(uids)))}.values())
+    columns: dict[str, Any] = {"uid": pa.array(uids, pa.string())}
     columns |= {name: table[name].cast(pa.string()) for name in extra if name != "uid"}
-    columns |= {"caption": captions, "url": urls}
-    return pa.table(columns).take(first), len(uids) - len(first)
+    columns |= {"caption": pa.array(captions, pa.string()), "url": pa.array(urls, pa.string())}
+    return pa.table(columns).take(pa.array(first, pa.int64())), len(uids) - len(first)
 
 
 def _request(table: pa.Table, limits: DownloadLimits) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
@@ -20,7 +21,7 @@ _MAX_SIDE = 100_000  # pixels; larger width and height attributes are nonsense
 # Attributes that hold the real address while src holds a placeholder, in the order in which they are tried.
 _LAZY_SOURCES = ("data-src", "data-original", "data-lazy-src")
 _LAZY_SETS = ("srcset", "data-srcset", "data-lazy-srcset")
-_CANDIDATE = re.compile(r"\s*,*\s*(\S+)([^,]*)")
+_GAP, _ADDRESS, _DESCRIPTORS = re.compile(r"[\s,]*"), re.compile(r"\S+"), re.compile(r"[^,]*")
 _DESCRIPTOR = re.compile(r"(\d{1,7}(?:\.\d{1,4})?)([wx])")
 _FOLD = re.compile(r"[\s\x00-\x20\x7f\u200b\ufeff]+")
 _UTF_BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16le"), (b"\xfe\xff", "utf-16be"))
@@ -57,7 +58,8 @@ def read_page(html: bytes, page_url: str, charset: str | None = None) -> PageIma
     captions: dict[ElementNode, str] = {}
     seen: dict[tuple[str, str], Pair] = {}
     images = without_text = without_url = repeated = 0
-    for image in document.query_selector_all("img"):
+    # The slice is a tuple; iterating the collection itself searches the page again for every element.
+    for image in document.query_selector_all("img")[:]:
         images += 1
         if images > _MAX_IMAGES:
             break
@@ -105,17 +107,30 @@ def largest_candidate(srcset: str) -> str | None:
     'l.jpg'
     """
     best, best_size = None, (-1.0, -1.0)
-    for match in _CANDIDATE.finditer(srcset[: 16 * MAX_URL]):
-        url, descriptors = match.group(1), match.group(2)
-        if url.endswith(","):  # "a.jpg, b.jpg": no descriptor, the comma sticks to the address
-            url, descriptors = url.rstrip(","), ""
-        if not url or url.lower().startswith("data:"):
-            continue
-        sizes = {unit: float(value) for value, unit in _DESCRIPTOR.findall(descriptors)}
+    for url, descriptors in _candidates(srcset[: 16 * MAX_URL]):
+        matches = [_DESCRIPTOR.fullmatch(word) for word in descriptors]
+        sizes = {match.group(2): float(match.group(1)) for match in matches if match}
         size = (sizes.get("w", 0.0), sizes.get("x", 1.0))
-        if size > best_size:
+        if size > best_size and not url.lower().startswith("data:"):
             best, best_size = url, size
     return best
+
+
+def _candidates(srcset: str) -> Iterator[tuple[str, list[str]]]:
+    """(address, descriptors) of each candidate; addresses may hold commas, but not at their end."""
+    position = 0
+    while True:
+        position = _GAP.match(srcset, position).end()  # type: ignore[union-attr]
+        address = _ADDRESS.match(srcset, position)
+        if address is None:
+            return
+        position = address.end()
+        if address.group().endswith(","):
+            yield address.group().rstrip(","), []
+            continue
+        descriptors = _DESCRIPTORS.match(srcset, position)
+        position = descriptors.end()  # type: ignore[union-attr]
+        yield address.group(), descriptors.group().split()  # type: ignore[union-attr]
 
 
 def _encoding(html: bytes, charset: str | None) -> str:

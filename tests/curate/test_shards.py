@@ -115,6 +115,9 @@ def test_no_bytes_make_it_raise(content: bytes) -> None:
         assert list(read_samples(file.name)) or content.strip(b"\0") == b""
 
 
-@given(st.text(st.characters(exclude_characters="/\0.", exclude_categories=["Cs"]), min_size=1), st.sampled_from(["jpg", "seg.png"]))
+@given(
+    st.text(st.characters(exclude_characters="/\0.", exclude_categories=["Cs"]), min_size=1),
+    st.sampled_from(["jpg", "seg.png"]),
+)
 def test_split_key_undoes_joining(stem: str, suffix: str) -> None:
     assert split_key(f"folder.d/{stem}.{suffix}") == (f"folder.d/{stem}", suffix)
