@@ -34,16 +34,16 @@ def share(part: float, whole: float) -> str:
     """A share in percent with one decimal; what is not all or nothing never reads 100 % or 0 %.
 
     >>> share(631, 1000), share(1, 100000), share(99999, 100000), share(5, 5), share(0, 0)
-    ('63.1 %', '< 0.1 %', '> 99.9 %', '100 %', '–')
+    ('63.1\\xa0%', '<\\xa00.1\\xa0%', '>\\xa099.9\\xa0%', '100\\xa0%', '–')
     """
     if not whole:
         return "–"
     percent = 100 * part / whole
     if 0 < percent < 0.05:
-        return "< 0.1 %"
+        return "<\xa00.1\xa0%"
     if 99.95 <= percent < 100:
-        return "> 99.9 %"
-    return f"{percent:.0f} %" if percent in (0, 100) else f"{percent:.1f} %"
+        return ">\xa099.9\xa0%"
+    return f"{percent:.0f}\xa0%" if percent in (0, 100) else f"{percent:.1f}\xa0%"
 
 
 def points(difference: float) -> str:

@@ -64,6 +64,7 @@ class Page(HTMLParser):
             pass
 
     def handle_data(self, data: str) -> None:
+        data = data.replace("\xa0", " ")
         if "style" in self.open:
             return
         self.text += data + " "
@@ -288,6 +289,27 @@ def test_without_the_pool_it_is_still_written(out: Path, mine: Path) -> None:
     (mine / "manifest.json").write_text(json.dumps(manifest))
     assert run(["report", str(mine)]) == 0
     assert "could not be read" in page(mine).text or "cache does not hold" in page(mine).text
+
+
+def test_a_users_filter_that_is_gone_is_still_reported(out: Path, pool: Path, mine: Path) -> None:
+    text = json.dumps(manifest_of(out)).replace('"aspect_ratio"', '"gone.away:Filter"')
+    table = pq.read_table(mine / "selection.parquet")
+    names = ["gone.away:Filter" if name == "aspect_ratio" else name for name in table["filter"].to_pylist()]
+    renamed = table.set_column(table.schema.get_field_index("filter"), "filter", pa.array(names))
+    pq.write_table(renamed, mine / "selection.parquet")
+    write_report(Folder(str(mine)), json.loads(text), open_pool(str(pool)))
+    assert page(mine).row("gone.away:Filter")[3] == "1"
+    assert "aspect ratio, longer side" not in page(mine).text and "brightness" in page(mine).text
+
+
+def test_a_dataset_and_pool_on_a_store(out: Path, pool: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{pool}/", "memory://report/pool/", recursive=True)
+    memory.put(f"{out}/", "memory://report/out/", recursive=True)
+    write_report(Folder("memory://report/out"), manifest_of(out), open_pool("memory://report/pool"))
+    assert memory.cat_file("/report/out/report.html") == (out / "report.html").read_bytes()
 
 
 def test_a_changed_pool_shows_no_wrong_picture(out: Path, pool: Path, mine: Path, tmp_path: Path) -> None:
