@@ -85,7 +85,7 @@ def draw(histogram: Histogram) -> Drawing:
         np.add.at(stacks[fate], slot, counts[fate])
     bars = _bars(stacks, edges, axis, histogram.whole)
     lines = tuple(_line(bound, axis, histogram.whole) for bound in bounds)
-    ticks = tuple(Mark(axis.at(tick), number(tick)) for tick in _ticks(axis))
+    ticks = tuple(_tick(tick, axis) for tick in _ticks(axis))
     return Drawing(
         histogram.chart.label,
         bars,
@@ -177,6 +177,11 @@ def _line(bound: Bound, axis: Axis, whole: bool) -> Mark:
     if limit < axis.low:
         return Mark(0, f"← {text}", "right", off=True)
     return Mark(round(left, 3), text, "right" if left < 60 else "left")
+
+
+def _tick(value: float, axis: Axis) -> Mark:
+    left = axis.at(value)
+    return Mark(left, number(value), "right" if left < 3 else "left" if left > 97 else "middle")
 
 
 def _ticks(axis: Axis) -> list[float]:
