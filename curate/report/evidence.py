@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from curate.report.words import points, tidy
@@ -94,7 +94,8 @@ class Planted:
     defects: tuple[Defect, ...]
     good: int | None = None
     lost: int | None = None
-    lost_by: tuple[tuple[str, int], ...] = field(default=())
+    lost_by: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def caught(self) -> int:
@@ -144,13 +145,11 @@ def _experiment(raw: dict[str, Any]) -> Evidence:
                    str(c.get("verdict", "undecided")))
         for c in raw.get("comparisons", [])
     )  # fmt: skip
-    notes = raw.get("notes") or []
-    notes = [notes] if isinstance(notes, str) else notes
     return Evidence(
         tidy(str(raw.get("task", "evaluation"))),
         arms,
         comparisons,
-        tuple(tidy(str(note), 600) for note in notes),
+        _notes(raw),
         None if raw.get("chance") is None else float(raw["chance"]),
     )
 
@@ -188,9 +187,15 @@ def _planted(raw: Any) -> Planted:
         defects.append(Defect(tidy(str(item["defect"])), planted, int(at_download), caught, missed,
                               _by(item.get("by", item.get("by_filter")))))  # fmt: skip
     lost = good.get("count")
-    return Planted(tuple(defects), good.get("of"), lost, _by(good.get("by")))
+    notes = () if isinstance(raw, list) else _notes(raw)
+    return Planted(tuple(defects), good.get("of"), lost, _by(good.get("by")), notes)
 
 
 def _by(raw: dict[str, Any] | None) -> tuple[tuple[str, int], ...]:
     pairs = [(tidy(str(name)), int(n)) for name, n in (raw or {}).items()]
     return tuple(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
+
+
+def _notes(raw: dict[str, Any]) -> tuple[str, ...]:
+    notes = raw.get("notes") or []
+    return tuple(tidy(str(note), 600) for note in ([notes] if isinstance(notes, str) else notes))

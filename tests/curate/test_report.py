@@ -342,7 +342,7 @@ def test_evidence_is_told_in_words(mine: Path) -> None:
     found = page(mine)
     assert "curated is better than no filter: +15.0 points (95 % interval +11.0 to +19.0)." in found.text
     assert "Undecided whether one seed differs from curated: −5.0 points" in found.text
-    assert found.row("curated")[2:] == ["55.0 %", "52.0–58.0", "60", "1,000", "3"]
+    assert found.row("curated")[2:] == ["55.0 %", "52.0–58.0", "60", "1,000 (16.7×)", "3"]
     assert found.row("one seed")[2:] == ["50.0 %", "–", "–", "–", "–"]
     assert "Evidence: shapes & <colours>" in found.text and "Equal compute." in found.text
 
@@ -355,6 +355,7 @@ def test_planted_defects_have_a_recall_each(mine: Path) -> None:
             {"defect": "dead link", "planted": 4, "arrived": 0, "caught": 0, "missed": 0, "caught_at_download": 4},
         ],
         "good_lost": {"count": 2, "of": 50, "by": {"language": 2}},
+        "notes": ["A copy may stand in for its original."],
     }  # fmt: skip
     (mine / "defects.json").write_text(json.dumps(defects))
     assert run(["report", str(mine)]) == 0
@@ -363,6 +364,7 @@ def test_planted_defects_have_a_recall_each(mine: Path) -> None:
     assert found.row("dead link")[6] == "–"
     assert found.row("good samples lost")[1] == "50" and "4.0 %" in found.row("good samples lost")
     assert "6 of the 9 that arrived were caught" in found.text
+    assert "A copy may stand in for its original." in found.text
 
 
 @pytest.mark.parametrize("text", ["not json", "[]", '{"arms": []}', '{"arms": [{"name": 1}]}', '{"arms": 3}', '"x"'])
