@@ -23,9 +23,9 @@ def _noise_tile() -> NDArray[np.int16]:
 
 
 def _light(rng: np.random.Generator, width: int, height: int) -> NDArray[np.int16]:
-    """Uneven light: a coarse random field, smoothly enlarged; about ±60 levels."""
+    """Uneven light: a coarse random field, smoothly enlarged; about ±50 levels."""
     cells = int(rng.integers(4, 7))
-    coarse = np.clip(rng.normal(128, 44, (cells, cells)), 0, 255).astype(np.uint8)
+    coarse = np.clip(rng.normal(128, 38, (cells, cells)), 0, 255).astype(np.uint8)
     field = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(field, dtype=np.int16) - 128
 
@@ -34,7 +34,7 @@ def _pattern(kind: str, rng: np.random.Generator, width: int, height: int) -> ND
     """The texture in levels around zero; zero everywhere for a plain background."""
     y, x = np.ogrid[0:height, 0:width]
     period = float(rng.uniform(14, 34))
-    strength = int(rng.integers(14, 26))
+    strength = int(rng.integers(8, 17))
     if kind == "striped":
         angle = rng.uniform(0, np.pi)
         wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * (2 * np.pi / period))

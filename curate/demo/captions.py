@@ -6,6 +6,9 @@ import numpy as np
 
 from curate.demo.scenes import Group, Scene
 
+# Not every caption tells all: what captions agree on, the objects, is what a small model learns first.
+_COLOUR_NAMED = 0.5  # share of captions that name the colours
+_BACKGROUND_NAMED = 0.25  # share of captions that name the background
 _NUMBERS = {2: "two", 3: "three"}
 _PLURALS = {"fish": "fish"}  # all others take an s
 
@@ -62,29 +65,29 @@ _WHERE = {"left": "on the left side", "middle": "in the middle", "right": "on th
 _RELATIONS = {"above": "above", "below": "below", "left": "to the left of", "right": "to the right of"}
 
 
-def phrase(group: Group) -> str:
-    """The group in words, as "a red star" or "two blue fish"."""
-    if group.count == 1:
-        article = "an" if group.colour[0] in "aeiou" else "a"
-        return f"{article} {group.colour} {group.shape}"
-    return f"{_NUMBERS[group.count]} {group.colour} {_PLURALS.get(group.shape, group.shape + 's')}"
-
-
-def _bare(group: Group) -> str:
-    return phrase(group).split(" ", 1)[1] if group.count == 1 else phrase(group)
+def phrase(group: Group, *, with_colour: bool = True) -> str:
+    """The group in words, as "a red star" or "two blue fish", or "a star" without the colour."""
+    noun = group.shape if group.count == 1 else _PLURALS.get(group.shape, group.shape + "s")
+    words = f"{group.colour} {noun}" if with_colour else noun
+    if group.count > 1:
+        return f"{_NUMBERS[group.count]} {words}"
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def english(scene: Scene, rng: np.random.Generator) -> str:
     """A true English caption of the scene; another call with the same generator words it differently."""
-    if len(scene.groups) == 1:
-        several = scene.groups[0].count > 1
-        template = _pick([t for t in _ALONE if not (several and _speaks_of_one(t))], rng)
-    else:
-        template = _pick(_PAIR if len(scene.groups) == 2 else _THREE, rng)
-    names = dict(zip("abc", (phrase(group) for group in scene.groups), strict=False))
-    caption = template.format(
-        **names,
-        o=_bare(scene.groups[0]),
+    several = scene.groups[0].count > 1
+    with_background = rng.random() < _BACKGROUND_NAMED
+    templates = [
+        template
+        for template in (_ALONE, _PAIR, _THREE)[len(scene.groups) - 1]
+        if ("{bg}" in template) == with_background and not (several and _speaks_of_one(template))
+    ]
+    with_colour = rng.random() < _COLOUR_NAMED
+    phrases = [phrase(group, with_colour=with_colour) for group in scene.groups]
+    caption = _pick(templates, rng).format(
+        **dict(zip("abc", phrases, strict=False)),
+        o=phrases[0].split(" ", 1)[1],
         bg=scene.background,
         tail=_pick(_TAILS, rng),
         where=_WHERE.get(scene.relation, "in the middle"),

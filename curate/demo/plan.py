@@ -18,7 +18,7 @@ COPIES = ("exact_copy", "reencoded", "resized", "cropped")
 # Shares of all pairs; the rest is clean. A pair has at most one defect.
 SHARES: Mapping[str, float] = MappingProxyType(
     {
-        "swapped_caption": 0.28,
+        "swapped_caption": 0.3,
         "exact_copy": 0.02,
         "reencoded": 0.02,
         "resized": 0.02,

@@ -46,11 +46,11 @@ class Scene:
 def make_scene(seed: int, number: int, *, single: bool = False, sides: tuple[int, int] = (160, 320)) -> Scene:
     """Scene `number` of `seed`; `single`: exactly one object. `sides`: range of the longer side, pixels."""
     rng = np.random.default_rng((seed, number, _CONTENT))
-    group_count = 1 if single else int(rng.choice((1, 2, 3), p=(0.7, 0.22, 0.08)))
+    group_count = 1 if single else int(rng.choice((1, 2, 3), p=(0.76, 0.18, 0.06)))
     shapes = rng.choice(len(SHAPES), group_count, replace=False)
     groups = []
     for shape in shapes:
-        count = 1 if single or group_count == 3 else int(rng.choice((1, 2, 3), p=(0.78, 0.15, 0.07)))
+        count = 1 if single or group_count == 3 else int(rng.choice((1, 2, 3), p=(0.84, 0.11, 0.05)))
         groups.append(Group(SHAPES[shape], _COLOUR_NAMES[rng.integers(len(_COLOUR_NAMES))], count))
     relations = ("above", "below", "left", "right") if group_count == 2 else ("left", "middle", "right")
     longer = int(rng.integers(sides[0], sides[1] + 1))
@@ -102,11 +102,11 @@ def render(scene: Scene) -> Image.Image:
     for group, cell in zip(scene.groups, _cells(scene), strict=True):
         for x0, y0, x1, y1 in _split(cell, group.count):
             room_x, room_y = (x1 - x0) * scene.width, (y1 - y0) * scene.height
-            side = max(24, int(min(room_x, room_y) * layout.uniform(0.66, 0.98)))
+            side = max(24, int(min(room_x, room_y) * layout.uniform(0.76, 1.0)))
             left = int(x0 * scene.width + layout.random() * max(0.0, room_x - side))
             top = int(y0 * scene.height + layout.random() * max(0.0, room_y - side))
             patch = draw_object(
-                group.shape, group.colour, side, float(layout.uniform(-14, 14)), bool(layout.random() < 0.5)
+                group.shape, group.colour, side, float(layout.uniform(-10, 10)), bool(layout.random() < 0.5)
             )
             picture.paste(patch, (left, top), patch)
     return picture

@@ -171,7 +171,7 @@ def test_features_do_not_depend_on_the_batch_or_on_each_other(tiny_clip: Path) -
     for feature in features:
         whole = feature.measure(together)
         single = [feature.measure(batch(pair)) for pair in pairs]
-        for name in feature.schema().names:
+        for name in feature.arrow_schema().names:
             assert len(whole[name]) == len(pairs)
             if feature.name == "index":
                 continue
@@ -187,8 +187,8 @@ def close(a: Any, b: Any) -> bool:
 def test_measured_columns_are_those_of_the_schema(tiny_clip: Path) -> None:
     for feature in every_feature(tiny_clip):
         columns = feature.measure(batch(*some_pairs()))
-        assert tuple(columns) == feature.columns() == tuple(feature.schema().names)
-        pa.table([pa.array(columns[f.name]) for f in feature.schema()], schema=feature.schema())
+        assert tuple(columns) == feature.columns() == tuple(feature.arrow_schema().names)
+        pa.table([pa.array(columns[f.name]) for f in feature.arrow_schema()], schema=feature.arrow_schema())
 
 
 def test_no_two_features_measure_the_same_column() -> None:
