@@ -145,7 +145,7 @@ def _batches(shard: str, samples: Iterator[Sample]) -> Iterator[Batch]:
 
 
 def _schema(feature: Feature) -> pa.Schema:
-    return feature.schema().append(pa.field(ERROR, pa.string()))
+    return feature.arrow_schema().append(pa.field(ERROR, pa.string()))
 
 
 def _measure_batch(feature: Feature, batch: Batch) -> pa.RecordBatch:
@@ -159,7 +159,7 @@ def _measure_batch(feature: Feature, batch: Batch) -> pa.RecordBatch:
             return pa.concat_batches(single)
         if feature.name == "index":
             raise WorkError(f"{batch.shard}: {batch.samples[0].key}: {error}") from error
-        columns = {field.name: pa.nulls(1, field.type) for field in feature.schema()}
+        columns = {field.name: pa.nulls(1, field.type) for field in feature.arrow_schema()}
         errors = [errors[0] or f"{feature.name} failed: {' '.join(str(error).split())}"]
     for place, message in enumerate(errors):
         if message is None and ("header" in feature.needs or "image" in feature.needs):

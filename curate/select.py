@@ -150,7 +150,7 @@ def _stages(recipe: Recipe) -> list[list[NamedFilter]]:
 def _wide_columns(tasks: Sequence[ShardTask]) -> set[str]:
     """Columns that hold a list per sample: read only for the filter that needs them."""
     features = [feature for _, feature in tasks[0].features]
-    return {field.name for feature in features for field in feature.schema() if pa.types.is_nested(field.type)}
+    return {field.name for feature in features for field in feature.arrow_schema() if pa.types.is_nested(field.type)}
 
 
 def _row_verdicts(stage: Sequence[NamedFilter], rows: ir.Table) -> ir.Table:

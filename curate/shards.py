@@ -79,7 +79,7 @@ def _group(path: str, size: int, view: memoryview) -> Iterator[tuple[_Members, s
                     current.end = end
                 if end > size:
                     raise tarfile.ReadError(f"it ends inside {member.name}")
-                tar.members.clear()  # keep memory flat over a large shard
+                tar.members.clear()  # type: ignore[attr-defined]  # keep memory flat over a large shard
             stopped = tar.offset
         if any(view[stopped : stopped + _BLOCK]):
             raise tarfile.ReadError("no tar header there")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -70,7 +69,7 @@ class Folder:
         part = str(target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part"))
         try:
             yield part
-            os.replace(part, target)
+            Path(part).replace(target)
         finally:
             Path(part).unlink(missing_ok=True)
 

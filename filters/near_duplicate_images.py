@@ -71,6 +71,7 @@ def near_pairs(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.nd
     index.nflip = max_distance // 4
     index.add(codes)
     limits, bits, right = index.range_search(codes, max_distance + 1)
-    left = np.repeat(np.arange(len(hashes)), np.diff(limits.astype(np.int64)))
+    counts = limits[1:].astype(np.int64) - limits[:-1].astype(np.int64)
+    left = np.repeat(np.arange(len(hashes)), counts)
     once = left < right
     return left[once], right[once], bits[once].astype(np.int64)

@@ -88,21 +88,28 @@ def _preview(measured: Measured, funnel: tuple[FunnelStep, ...]) -> dict[str, An
     }
 
 
-def summary(result: dict[str, Any], out: str | None) -> str:
-    """The funnel as a plain table, and where things are."""
-    measured, selection = result["measure"], result["selection"]
+def funnel_table(result: dict[str, Any]) -> str:
+    """What each filter did, as a plain table."""
     width = max(len(step["filter"]) for step in result["funnel"])
-    lines = [f"{'filter':<{width}} {'in':>10} {'dropped':>10} {'out':>10}"]
+    lines = [f"{'filter':<{width}} {'in':>12} {'dropped':>12} {'out':>12}"]
     lines += [
-        f"{step['filter']:<{width}} {step['in']:>10,} {step['dropped']:>10,} {step['out']:>10,}"
+        f"{step['filter']:<{width}} {step['in']:>12,} {step['dropped']:>12,} {step['out']:>12,}"
         for step in result["funnel"]
     ]
+    selection = result["selection"]
     share = selection["kept"] / selection["rows"]
     lines.append(f"kept {selection['kept']:,} of {selection['rows']:,} samples ({share:.1%})")
-    lines.append(
+    return "\n".join(lines)
+
+
+def summary(result: dict[str, Any], out: str | None) -> str:
+    """The funnel, what was measured, and where things are."""
+    measured = result["measure"]
+    lines = [
+        funnel_table(result),
         f"images decoded: {measured['images_decoded']:,}; shards measured: {measured['shards_measured']}, "
-        f"from the cache: {measured['shards_cached']}"
-    )
+        f"from the cache: {measured['shards_cached']}",
+    ]
     if out is not None and "shards" in result:
         lines.append(f"shards: {out}/shards  manifest: {out}/{MANIFEST}  report: {out}/{REPORT}")
     return "\n".join(lines)

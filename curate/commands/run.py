@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import click
 
@@ -46,14 +47,14 @@ def command(
     click.echo(json.dumps(manifest, indent=2) if as_json else summary(manifest, out))
 
 
-def run_flow(**arguments: object) -> dict:
+def run_flow(**arguments: Any) -> dict[str, Any]:
     """Run the curation flow; a failure of Prefect or of a stage becomes one line."""
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", STARTUP_SECONDS)
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     from flows.curation import curation
 
     try:
-        return curation(**arguments)  # type: ignore[arg-type]
+        return curation(**arguments)
     except (RequestError, WorkError):
         raise
     except Exception as error:

@@ -62,6 +62,6 @@ def numbered_rows(number: int, task: ShardTask, columns: Sequence[str]) -> pa.Ta
 def schema_of(tasks: Iterable[ShardTask], columns: Sequence[str]) -> pa.Schema:
     """The schema of `numbered_rows`."""
     task = next(iter(tasks))
-    types = {f.name: f.type for _, feature in task.features for f in feature.schema()} | {"error": pa.string()}
+    types = {f.name: f.type for _, feature in task.features for f in feature.arrow_schema()} | {"error": pa.string()}
     fields = [pa.field(ROW, pa.int64()), pa.field(SHARD, pa.string())]
     return pa.schema(fields + [pa.field(name, types[name]) for name in columns])

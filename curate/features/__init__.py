@@ -7,6 +7,7 @@ import pkgutil
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from curate.errors import RequestError
 from curate.features.contract import Feature
@@ -32,10 +33,11 @@ def feature_class(name: str) -> type[Feature]:
         module, attribute = f"{__name__}.{name}", "".join(part.title() for part in name.split("_"))
     else:
         module, _, attribute = name.partition(":")
-    return import_class(module, attribute, Feature, name, "features")
+    found: type[Feature] = import_class(module, attribute, Feature, name, "features")
+    return found
 
 
-def import_class(module: str, attribute: str, base: type, name: str, field: str) -> type:
+def import_class(module: str, attribute: str, base: type, name: str, field: str) -> Any:
     """Import `module:attribute`, a subclass of `base`; the working folder is searched too."""
     here = str(Path.cwd())
     if here not in sys.path:

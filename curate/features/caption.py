@@ -21,7 +21,7 @@ class Caption(Feature):
     version: ClassVar = 1
     needs: ClassVar = ("text",)
 
-    def schema(self) -> pa.Schema:
+    def arrow_schema(self) -> pa.Schema:
         return pa.schema(
             {
                 "caption": pa.string(),

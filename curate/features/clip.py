@@ -36,7 +36,7 @@ class Clip(Feature):
     def columns(cls) -> tuple[str, ...]:
         return ("clip_image", "clip_text", "clip_score")
 
-    def schema(self) -> pa.Schema:
+    def arrow_schema(self) -> pa.Schema:
         vector = pa.list_(pa.float16(), config(self.model)["embed_dim"])
         return pa.schema({"clip_image": vector, "clip_text": vector, "clip_score": pa.float32()})
 

@@ -33,10 +33,10 @@ class Feature(BaseModel, ABC):
     @classmethod
     def columns(cls) -> tuple[str, ...]:
         """The names of its columns, alike under any parameters."""
-        return tuple(cls().schema().names)
+        return tuple(cls().arrow_schema().names)
 
     @abstractmethod
-    def schema(self) -> pa.Schema:
+    def arrow_schema(self) -> pa.Schema:
         """The columns it measures."""
 
     @abstractmethod

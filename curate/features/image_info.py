@@ -17,7 +17,7 @@ class ImageInfo(Feature):
     version: ClassVar = 1
     needs: ClassVar = ("header",)
 
-    def schema(self) -> pa.Schema:
+    def arrow_schema(self) -> pa.Schema:
         return pa.schema(
             {"width": pa.int32(), "height": pa.int32(), "format": pa.string(), "mode": pa.string()},
         )

@@ -27,13 +27,13 @@ class ImageStats(Feature):
     version: ClassVar = 1
     needs: ClassVar = ("image",)
 
-    def schema(self) -> pa.Schema:
+    def arrow_schema(self) -> pa.Schema:
         return pa.schema({name: pa.float32() for name in ("brightness", "contrast", "sharpness", "entropy")})
 
     def measure(self, batch: Batch) -> dict[str, pa.Array]:
         grays, real = batch.grays(DECODE_SIDE, SIZE, Image.Resampling.BOX)
         values = image_stats(grays)
-        return {name: pa.array(values[name].astype(np.float32), mask=~real) for name in self.schema().names}
+        return {name: pa.array(values[name].astype(np.float32), mask=~real) for name in self.arrow_schema().names}
 
 
 def image_stats(grays: np.ndarray) -> dict[str, np.ndarray]:

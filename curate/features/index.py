@@ -19,7 +19,7 @@ class Index(Feature):
     version: ClassVar = 1
     needs: ClassVar = ("bytes",)
 
-    def schema(self) -> pa.Schema:
+    def arrow_schema(self) -> pa.Schema:
         return pa.schema(
             [
                 pa.field("uid", pa.string(), nullable=False),

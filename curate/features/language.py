@@ -25,7 +25,7 @@ class Language(Feature):
     version: ClassVar = 1
     needs: ClassVar = ("text",)
 
-    def schema(self) -> pa.Schema:
+    def arrow_schema(self) -> pa.Schema:
         return pa.schema({"language": pa.string(), "language_probability": pa.float32()})
 
     def weights_digest(self) -> str:

@@ -31,7 +31,7 @@ class Minhash(Feature):
     permutations: int = Field(128, ge=16, le=1024, multiple_of=16)
     characters: int = Field(CHARACTERS, ge=1, le=32)
 
-    def schema(self) -> pa.Schema:
+    def arrow_schema(self) -> pa.Schema:
         return pa.schema({"minhash": pa.list_(pa.uint32(), self.permutations)})
 
     def measure(self, batch: Batch) -> dict[str, pa.Array]:

@@ -30,7 +30,7 @@ class Phash(Feature):
     version: ClassVar = 1
     needs: ClassVar = ("image",)
 
-    def schema(self) -> pa.Schema:
+    def arrow_schema(self) -> pa.Schema:
         return pa.schema({"phash": pa.uint64()})
 
     def measure(self, batch: Batch) -> dict[str, pa.Array]:

@@ -17,7 +17,7 @@ class Sha256(Feature):
     version: ClassVar = 1
     needs: ClassVar = ("bytes",)
 
-    def schema(self) -> pa.Schema:
+    def arrow_schema(self) -> pa.Schema:
         return pa.schema({"sha256": pa.string()})
 
     def measure(self, batch: Batch) -> dict[str, pa.Array]:

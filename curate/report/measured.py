@@ -61,7 +61,7 @@ class Measured:
 
     @cached_property
     def columns(self) -> dict[str, pa.DataType]:
-        return {field.name: field.type for _, feature in self.features for field in feature.schema()}
+        return {field.name: field.type for _, feature in self.features for field in feature.arrow_schema()}
 
     def read(self, shard: str, columns: Sequence[str]) -> pa.Table | None:
         """Some columns of a shard, one row per sample in tar order; None if the cache lacks them."""
@@ -82,7 +82,7 @@ def open_measured(manifest: dict[str, Any], pool: Pool) -> Measured:
         try:
             feature = feature_class(name).model_validate(parameters or {})
             folder = feature.folder
-            feature.schema()
+            feature.arrow_schema()
         except (RequestError, ValueError, OSError):  # its code or its weights are not at hand here
             missing.append(name)
             continue

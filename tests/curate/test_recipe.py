@@ -87,5 +87,5 @@ def test_a_file_that_is_no_recipe(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(RequestError, match=said):
             load_recipe(str(file))
-    with pytest.raises(RequestError, match="no file 'missing.yaml', nor a built-in recipe"):
+    with pytest.raises(RequestError, match="no file 'missing\\.yaml', nor a built-in recipe"):
         load_recipe("missing.yaml")

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from curate.features import column_owners, feature_class
-from curate.select import _row_verdicts
 from curate.recipe import NamedFilter
+from curate.select import _row_verdicts
 from filters.contract import Filter, PoolFilter
 
 Judge = Callable[[Filter, Sequence[dict[str, Any]]], dict[str, tuple[str, str | None]]]
@@ -20,7 +20,7 @@ Judge = Callable[[Filter, Sequence[dict[str, Any]]], dict[str, tuple[str, str | 
 def column_type(name: str) -> pa.DataType:
     if name in ("clip_image", "clip_text"):
         return pa.list_(pa.float32())
-    return feature_class(column_owners()[name])().schema().field(name).type
+    return feature_class(column_owners()[name])().arrow_schema().field(name).type
 
 
 @pytest.fixture
