@@ -110,7 +110,7 @@ class StreamedData(torch.utils.data.IterableDataset):
             prefetch_factor=4 if scale.workers else None,
             pin_memory=torch.cuda.is_available(),
         )
-        for (images, tokens, report), _ in zip(loader, range(start, scale.steps), strict=False):
+        for _, (images, tokens, report) in zip(range(start, scale.steps), loader, strict=False):
             self.report = DataReport.merged([self.report, report])
             yield Batch(images, tokens)
 

@@ -6,9 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from trainer.checkpoint import load_checkpoint
+from trainer.distributed import choose_device
 from trainer.run import write_json
 from trainer.tasks.zero_shot_classification import TaskResult, run_task
 
@@ -29,9 +28,9 @@ def evaluate(
         device: "cpu", "cuda", ...; by default the GPU if there is one.
 
     Raises:
-        ValueError: the checkpoint or a task is missing or malformed.
+        ValueError: the checkpoint, a task or the device is missing or malformed.
     """
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = choose_device(device)
     model, preprocess, tokenizer = load_checkpoint(checkpoint, chosen)
     results = [run_task(str(task), model, preprocess, tokenizer, chosen, batch_size) for task in tasks]
     if output:

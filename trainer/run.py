@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +14,6 @@ from typing import Any
 from trainer.data import DataReport
 from trainer.progress import Progress
 from trainer.scales import Scale
-
-WRITTEN = ("train.json", "request.json", "metrics.jsonl", "state.pt")
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class TrainResult:
     samples_per_second: float  # while training
     data_wait: float  # share of the time while training that was spent waiting for a batch, 0..1
     device: str
+    precision: str  # fp32 where the device has no bf16
     versions: dict[str, str]
 
     @property
@@ -75,7 +75,8 @@ def claim(folder: Path, request: dict[str, Any], resume: bool) -> None:
     """Writes the request into OUT; without `resume`, first removes what an earlier training left there."""
     folder.mkdir(parents=True, exist_ok=True)
     if not resume:
-        for name in WRITTEN:
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        for name in ("train.json", "request.json", "metrics.jsonl", "state.pt"):
             (folder / name).unlink(missing_ok=True)
     write_json(folder / "request.json", request)
 
@@ -83,7 +84,7 @@ def claim(folder: Path, request: dict[str, Any], resume: bool) -> None:
 def read_result(folder: Path) -> TrainResult | None:
     """The result of a finished training, None if OUT holds none."""
     path = folder / "train.json"
-    if not path.is_file():
+    if not path.is_file() or not (folder / "checkpoint").is_dir():
         return None
     return TrainResult(**{**json.loads(path.read_text()), "out": str(folder)})
 
@@ -95,7 +96,7 @@ def write_result(result: TrainResult) -> None:
 
 
 def make_result(
-    folder: Path, request: dict[str, Any], scale: Scale, totals: Totals, report: DataReport, device: str
+    folder: Path, request: dict[str, Any], scale: Scale, totals: Totals, report: DataReport, how: dict[str, Any]
 ) -> TrainResult:
     """Sums up a training that has made all its steps."""
     samples_seen = scale.steps * scale.batch_size
@@ -112,7 +113,7 @@ def make_result(
         seconds=round(totals.seconds, 2),
         samples_per_second=round(samples_seen / totals.training_seconds, 1),
         data_wait=round(totals.waiting_seconds / totals.training_seconds, 4),
-        device=device,
+        **how,
         versions={"python": platform.python_version()} | {p: version(p) for p in ("torch", "open_clip_torch")},
     )
 

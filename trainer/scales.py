@@ -28,7 +28,7 @@ class Scale:
     beta1: float = 0.9
     beta2: float = 0.98
     eps: float = 1e-6
-    precision: Literal["fp32", "bf16"] = "bf16"  # bf16: autocast, with fp32 weights
+    precision: Literal["fp32", "bf16"] = "bf16"  # bf16: autocast over fp32 weights, where the device has it
     grad_checkpointing: bool = False  # less memory, more time, same result
     compile: bool = False  # torch.compile, on a GPU only
     augment: Literal["none", "shift", "crop"] = "crop"  # shift: up to 1/8 of the side; crop: 90-100 % of the area
@@ -61,7 +61,7 @@ class Scale:
 
 TINY_MODEL: dict[str, Any] = {
     "embed_dim": 128,
-    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 24, "head_width": 64},
+    "vision_cfg": {"image_size": 48, "layers": [1, 1, 1, 1], "width": 24, "head_width": 64},
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
     "custom_text": True,  # the text tower that accepts captions shorter than its context
 }
@@ -76,19 +76,18 @@ SCALES: dict[str, Scale] = {
         Scale(
             name="tiny",
             model=TINY_MODEL,
-            image_size=64,
-            samples_seen=76_800,
-            batch_size=256,
+            image_size=48,
+            samples_seen=128_000,
+            batch_size=128,
             lr=2e-3,
-            warmup=30,
+            warmup=100,
             weight_decay=0.1,
-            precision="fp32",
             augment="shift",
             resize_mode="squash",
             cache_bytes=2 << 30,
             workers=2,
             log_steps=10,
-            save_steps=100,
+            save_steps=200,
         ),
         Scale(name="small", model="ViT-B-32", samples_seen=12_800_000, batch_size=4096, grad_checkpointing=True),
         Scale(

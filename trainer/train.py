@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trainer import run
 from trainer.checkpoint import load_state, save_checkpoint, save_state
 from trainer.data import CachedData, DataReport, StreamedData, open_data
-from trainer.distributed import World, open_world
+from trainer.distributed import World, has_bf16, open_world
 from trainer.model import build_model, build_tokenizer, normalise, parameter_groups
 from trainer.progress import Progress, show_progress
 from trainer.run import Metrics, Totals, TrainResult
@@ -54,7 +54,7 @@ def train(
         progress: called with each record of `metrics.jsonl`; by default a bar or log lines.
 
     Raises:
-        ValueError: the scale or the shards are wrong, or OUT holds a training of another request.
+        ValueError: the scale, the shards or the device are wrong, or OUT holds a training of another request.
         OSError: the shards cannot be read, or OUT cannot be written.
         FloatingPointError: the training diverged.
     """
@@ -91,6 +91,7 @@ class Training:
     def __init__(self, scale: Scale, seed: int, shards: list[str], world: World):
         self.scale, self.seed, self.world = scale, seed, world
         self.totals, self.ticked = Totals(), time.perf_counter()
+        self.precision = "bf16" if scale.precision == "bf16" and has_bf16(world.device) else "fp32"
         self.data: CachedData | StreamedData = open_data(shards, scale, build_tokenizer(scale))
         self.model: Any = build_model(scale, seed, world.device)
         self.optimizer = torch.optim.AdamW(
@@ -107,7 +108,7 @@ class Training:
     def run(self, folder: Path, progress: Progress) -> None:
         """Trains from the present step to the last one."""
         scale, totals, model = self.scale, self.totals, self._wrapped()
-        bf16 = torch.autocast(self.world.device.type, torch.bfloat16, enabled=scale.precision == "bf16")
+        bf16 = torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.precision == "bf16")
         metrics = Metrics(folder / "metrics.jsonl", totals, scale, progress) if self.world.is_main else None
         self._tick()
         for images, tokens in self._batches():
@@ -140,7 +141,8 @@ class Training:
         if self.world.is_main:
             save_checkpoint(self.model, self.scale, folder / "checkpoint")
             self._tick()
-            result = run.make_result(folder, request, self.scale, self.totals, report, str(self.world.device))
+            how: dict[str, Any] = {"device": str(self.world.device), "precision": self.precision}
+            result = run.make_result(folder, request, self.scale, self.totals, report, how)
             run.write_result(result)
         return self.world.gather(result)[0]
 

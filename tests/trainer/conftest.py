@@ -6,9 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from trainer_samples import SHARED_DATA, colour_samples, write_tar
 
 from trainer.scales import Scale
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Threads that wait for each other cost more than such small models take, above all on a busy machine."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

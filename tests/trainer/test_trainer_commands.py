@@ -40,6 +40,7 @@ def test_train_and_evaluate(colours: Path, tmp_path: Path, capsys: pytest.Captur
         (["train", "{tmp}/missing", "{tmp}/out"], "shards: {tmp}/missing does not exist"),
         (["train", "{colours}", "{tmp}/out", "--scale", "huge"], "scale: 'huge' is not one of tiny"),
         (["train", "{colours}", "{tmp}/out", "--scale", "nano", "--samples-seen", "3"], "less than a batch"),
+        (["train", "{colours}", "{tmp}/out", "--scale", "nano", "--device", "tpu9"], "device: 'tpu9' cannot be used"),
         (["evaluate", "{tmp}/out", "{tmp}/task"], "checkpoint: {tmp}/out holds no"),
         (["evaluate", "{tmp}/out"], "Missing argument 'TASK...'"),
     ],
