@@ -140,7 +140,7 @@ def draw_object(shape: str, colour: str, side: int, angle: float, mirrored: bool
     """One object as an RGBA patch of `side` × `side` pixels, turned by `angle` degrees."""
     pen = _Pen(side * _SUPERSAMPLING, COLOURS[colour])
     _DRAWERS[shape](pen)
-    patch = pen.image
+    patch = pen.image.reduce(_SUPERSAMPLING)
     if mirrored:
         patch = patch.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return patch.rotate(angle, Image.Resampling.BILINEAR).reduce(_SUPERSAMPLING)
+    return patch.rotate(angle, Image.Resampling.BILINEAR)
