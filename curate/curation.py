@@ -8,7 +8,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -72,15 +72,40 @@ def measure(pool: Pool, recipe: Recipe, engine: Engine, progress: Progress | Non
     """
     began = time.perf_counter()
     tasks = tuple(shard_tasks(pool, recipe.features))
+    models = [f for f in recipe.features if f.gpu]
+    on_gpu = models if models and engine.gpu_here() else []
+    work = shard_tasks(pool, [f for f in recipe.features if f not in on_gpu]) if on_gpu else tasks
     reports = []
-    for report in engine.map(measure_shard, tasks):
+    for report in engine.map(measure_shard, work):
         reports.append(report)
         if progress:
             progress("measure", len(reports), len(tasks))
-    measured = Measured(tasks, tuple(sorted(reports, key=lambda r: r.shard)), time.perf_counter() - began)
+    for feature in on_gpu:
+        from curate.measure_gpu import measure_on_gpu
+
+        for number, report in enumerate(measure_on_gpu(work, feature, engine.workers)):
+            reports.append(report)
+            if progress:
+                progress(feature.name, number + 1, len(tasks))
+    measured = Measured(tasks, merge_reports(reports), time.perf_counter() - began)
     if measured.samples == 0:
         raise WorkError(f"POOL: the shards of {pool.folder.url} hold no samples")
     return measured
+
+
+def merge_reports(reports: Sequence[ShardReport]) -> tuple[ShardReport, ...]:
+    """One report per shard, in name order, where some shards were measured in two passes."""
+    merged: dict[str, ShardReport] = {}
+    for report in sorted(reports, key=lambda r: r.shard):
+        if (first := merged.get(report.shard)) is not None:
+            report = replace(
+                report,
+                measured=first.measured + report.measured,
+                images_decoded=max(first.images_decoded, report.images_decoded),
+                seconds=first.seconds + report.seconds,
+            )
+        merged[report.shard] = report
+    return tuple(merged.values())
 
 
 def decide(engine: Engine, measured: Measured, recipe: Recipe) -> Selection:
@@ -205,7 +230,10 @@ def make_manifest(
     return {
         "curate": __version__,
         "name": recipe.name,
-        "pool": {"url": pool.folder.url, "shards": len(pool.shards), "samples": measured.samples},
+        "description": recipe.description,
+        "pool": {
+            "url": pool.folder.url, "cache": pool.cache.url, "shards": len(pool.shards), "samples": measured.samples,
+        },
         "recipe": recipe.as_dict(),
         "measure": measured.as_dict(),
         "funnel": [step.as_dict() for step in chosen.funnel],

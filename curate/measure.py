@@ -63,7 +63,7 @@ def shard_tasks(pool: Pool, features: Sequence[Feature]) -> list[ShardTask]:
 def measure_shard(task: ShardTask) -> ShardReport:
     """Measure what the cache lacks of a shard; any engine may call this, in any process, again and again."""
     began = time.perf_counter()
-    facts = [_cached(task, folder) for folder, _ in task.features]
+    facts = [cached(task, folder) for folder, _ in task.features]
     missing = [named for named, fact in zip(task.features, facts, strict=True) if fact is None]
     known = next((fact for fact in facts if fact is not None), None)
     if not missing and known is not None:
@@ -72,18 +72,24 @@ def measure_shard(task: ShardTask) -> ShardReport:
         digest = file_digest(path)
         columns: list[list[pa.RecordBatch]] = [[] for _ in missing]
         samples = decoded = 0
-        for batch in _batches(task.shard.name, read_samples(path)):
+        for batch in batches(task.shard.name, read_samples(path)):
             for (_, feature), parts in zip(missing, columns, strict=True):
                 parts.append(_measure_batch(feature, batch))
             samples += len(batch)
             decoded += len(batch.decoded)
-    fact = {"shard": task.shard.name, "stamp": task.shard.stamp, "digest": digest, "samples": samples}
     for (folder, feature), parts in zip(missing, columns, strict=True):
-        schema = _schema(feature).with_metadata({b"curate": json.dumps(fact).encode()})
-        table = pa.Table.from_batches([part.cast(schema) for part in parts], schema)
-        task.cache.write_parquet(sidecar(folder, task.shard.name), table)
+        write_sidecar(task, folder, feature, parts, digest)
     names = tuple(feature.name for _, feature in missing)
     return ShardReport(task.shard.name, digest, samples, names, decoded, time.perf_counter() - began)
+
+
+def write_sidecar(task: ShardTask, folder: str, feature: Feature, parts: Sequence[pa.RecordBatch], digest: str) -> None:
+    """Write a feature of a shard, and in its footer what it was measured from."""
+    samples = sum(len(part) for part in parts)
+    fact = {"shard": task.shard.name, "stamp": task.shard.stamp, "digest": digest, "samples": samples}
+    schema = _schema(feature).with_metadata({b"curate": json.dumps(fact).encode()})
+    table = pa.Table.from_batches([part.cast(schema) for part in parts], schema)
+    task.cache.write_parquet(sidecar(folder, task.shard.name), table)
 
 
 def one_thread() -> None:
@@ -122,7 +128,7 @@ def read_features(task: ShardTask, columns: Sequence[str]) -> pa.Table:
     return pa.table({name: found[name] for name in columns})
 
 
-def _cached(task: ShardTask, folder: str) -> dict | None:
+def cached(task: ShardTask, folder: str) -> dict | None:
     """The facts in the footer of a sidecar, if it was measured from this very shard."""
     name = sidecar(folder, task.shard.name)
     if not task.cache.exists(name):
@@ -139,8 +145,9 @@ def _cached(task: ShardTask, folder: str) -> dict | None:
         return fact if file_digest(path) == fact["digest"] else None
 
 
-def _batches(shard: str, samples: Iterator[Sample]) -> Iterator[Batch]:
-    while chunk := list(itertools.islice(samples, BATCH)):
+def batches(shard: str, samples: Iterator[Sample], size: int = BATCH) -> Iterator[Batch]:
+    """Cut a shard's samples into batches."""
+    while chunk := list(itertools.islice(samples, size)):
         yield Batch(shard, chunk)
 
 
@@ -150,9 +157,8 @@ def _schema(feature: Feature) -> pa.Schema:
 
 def _measure_batch(feature: Feature, batch: Batch) -> pa.RecordBatch:
     """A feature's columns and errors; when it fails on the batch, sample by sample to find the culprit."""
-    errors = [sample.error for sample in batch.samples]
     try:
-        columns = feature.measure(batch)
+        columns, failure = feature.measure(batch), None
     except Exception as error:
         if len(batch) > 1:
             single = [_measure_batch(feature, Batch(batch.shard, [s])) for s in batch.samples]
@@ -160,12 +166,25 @@ def _measure_batch(feature: Feature, batch: Batch) -> pa.RecordBatch:
         if feature.name == "index":
             raise WorkError(f"{batch.shard}: {batch.samples[0].key}: {error}") from error
         columns = {field.name: pa.nulls(1, field.type) for field in feature.arrow_schema()}
-        errors = [errors[0] or f"{feature.name} failed: {' '.join(str(error).split())}"]
-    for place, message in enumerate(errors):
-        if message is None and ("header" in feature.needs or "image" in feature.needs):
-            message = batch.open_errors.get(place)
-        if message is None and "image" in feature.needs:
-            message = batch.decode_errors.get(place)
-        errors[place] = message
-    columns[ERROR] = pa.array(errors, pa.string())
-    return pa.record_batch([columns[name] for name in _schema(feature).names], schema=_schema(feature))
+        failure = f"{feature.name} failed: {' '.join(str(error).split())}"
+    return with_errors(feature, columns, [found or failure for found in sample_errors(feature, batch)])
+
+
+def sample_errors(feature: Feature, batch: Batch) -> list[str | None]:
+    """Why a feature could not measure a sample, for each of the batch: what is wrong with what it needs."""
+    errors = []
+    for place, sample in enumerate(batch.samples):
+        found = sample.error
+        if found is None and ("header" in feature.needs or "image" in feature.needs):
+            found = batch.open_errors.get(place)
+        if found is None and "image" in feature.needs:
+            found = batch.decode_errors.get(place)
+        errors.append(found)
+    return errors
+
+
+def with_errors(feature: Feature, columns: dict[str, pa.Array], errors: list[str | None]) -> pa.RecordBatch:
+    """A sidecar's rows."""
+    schema = _schema(feature)
+    values = columns | {ERROR: pa.array(errors, pa.string())}
+    return pa.record_batch([values[name] for name in schema.names], schema=schema)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
@@ -58,15 +59,24 @@ def read_samples(path: str) -> Iterator[Sample]:
     with Path(path).open("rb") as file:
         # Not closed here: images are views into it, and it goes when the last of them does.
         view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    for members, damage in _group(path, size, view):
-        yield _sample(members, damage, view)
+    with Path(path).open("rb") as file:
+        for members, damage in _group(file, view):
+            yield _sample(members, damage, view)
 
 
-def _group(path: str, size: int, view: memoryview) -> Iterator[tuple[_Members, str | None]]:
+def samples_in(data: bytes, offset: int) -> list[Sample]:
+    """The samples in a part of a tar that was cut out at `offset`, between samples; see `read_samples`."""
+    view = memoryview(data)
+    found = [_sample(members, damage, view) for members, damage in _group(io.BytesIO(data), view)]
+    return [replace(s, offset=s.offset + offset, image_offset=s.image_offset + offset) for s in found]
+
+
+def _group(file: IO[bytes], view: memoryview) -> Iterator[tuple[_Members, str | None]]:
     """Gather consecutive members of one key; the last group may come with the damage that ended the tar."""
+    size = len(view)
     current: _Members | None = None
     try:
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
                 if member.isfile():

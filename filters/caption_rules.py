@@ -34,8 +34,8 @@ class CaptionRules(RowFilter):
         return keep & (t.caption_alpha >= self.min_alpha)
 
     def reason(self, t: Columns) -> ir.StringValue:
-        words = t.caption_words.cast("string") + " words"
-        length = t.caption_length.cast("string") + " characters"
+        words = t.caption_words.cast("string") + ibis.ifelse(t.caption_words == 1, " word", " words")
+        length = t.caption_length.cast("string") + ibis.ifelse(t.caption_length == 1, " character", " characters")
         cases = [
             (t.caption_words < self.min_words, words + f" < {self.min_words}"),
             (t.caption_length < self.min_length, length + f" < {self.min_length}"),

@@ -125,6 +125,7 @@ def defects(truth: TruthScore) -> dict[str, Any]:
             }
             for score in truth.defects
         ],
+        "notes": ["A copy that was kept in the place of its original counts as caught; no filter is named for it."],
         "good_lost": {"count": truth.clean_lost, "of": truth.clean, "by": dict(truth.lost_by_filter)},
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,13 @@ def prove(
 def _arm(
     name: str, trained: Sequence[TrainResult], results: Sequence[TaskResult], seeds: Sequence[int]
 ) -> dict[str, Any]:
-    """An arm's mean accuracy; the interval is over seeds, or over test items where there is one seed."""
+    """An arm's mean accuracy; its interval joins what other seeds and what other test items would change."""
     per_seed = [result.accuracy for result in results]
+    mean = sum(per_seed) / len(per_seed)
+    low, high = wilson_interval(round(mean * results[0].items), results[0].items)
     if len(per_seed) > 1:
-        mean, low, high = mean_interval(per_seed)
-    else:
-        (mean,) = per_seed
-        low, high = wilson_interval(int(results[0].outcomes.sum()), results[0].items)
+        _, low_seed, high_seed = mean_interval(per_seed)
+        low, high = mean - math.hypot(mean - low, mean - low_seed), mean + math.hypot(high - mean, high_seed - mean)
     return {
         "name": name,
         "accuracy": mean,

@@ -21,6 +21,11 @@ SHARD = "shard"
 class Engine(Protocol):
     """Runs the same picklable functions and Ibis expressions, whatever it is built on."""
 
+    workers: int
+
+    def gpu_here(self) -> bool:
+        """Whether this process should feed the models: it has a GPU, and the shards are measured beside it."""
+
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Run a function on every task, in any order; the first failure ends the run with `WorkError`."""
 

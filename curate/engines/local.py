@@ -33,6 +33,11 @@ class LocalEngine:
         self._connection: Any = None
         self._tables = 0
 
+    def gpu_here(self) -> bool:
+        import torch
+
+        return torch.cuda.is_available()
+
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         if self.workers == 1 or len(tasks) <= 1:
             yield from (function(task) for task in tasks)

@@ -29,6 +29,7 @@ class SparkEngine:
     """
 
     def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or 1
         try:
             from pyspark.sql import SparkSession
         except ImportError as error:
@@ -48,6 +49,9 @@ class SparkEngine:
             ) from error
         self._connection = ibis.pyspark.connect(self._spark)
         self._views: list[str] = []
+
+    def gpu_here(self) -> bool:
+        return False  # its executors have the GPUs
 
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -29,6 +29,8 @@ class Feature(BaseModel, ABC):
     name: ClassVar[str]
     version: ClassVar[int]
     needs: ClassVar[tuple[Need, ...]]
+    gpu: ClassVar[bool] = False
+    """Runs a model: where there is a GPU, one process feeds it (see `GpuFeature`)."""
 
     @classmethod
     def columns(cls) -> tuple[str, ...]:
@@ -61,3 +63,16 @@ class Feature(BaseModel, ABC):
     def folder(self) -> str:
         """Where its columns lie in the cache, for example `phash-1f0c2b9a77de`."""
         return f"{self.name}-{self.fingerprint()}"
+
+
+class GpuFeature(Protocol):
+    """What a feature with `gpu = True` has besides: `measure` in two halves, the first of which needs no model."""
+
+    def load(self, device: str | None = None) -> Any:
+        """The model, with a picklable `preprocess`."""
+
+    def prepare(self, batch: Batch, preprocess: dict[str, Any]) -> Any:
+        """Make a batch ready, in any process; the result is picklable."""
+
+    def encode(self, model: Any, inputs: Any) -> dict[str, pa.Array]:
+        """Run the model on what `prepare` made; the columns of `measure`."""

@@ -205,7 +205,7 @@ def test_a_fingerprint_changes_with_parameters_and_weights(tiny_clip: Path, tmp_
     before = clip(model=str(tiny_clip)).weights_digest()
     assert clip(model=str(other)).weights_digest() == before
     (other / "open_clip_model.safetensors").write_bytes(b"other weights")
-    from curate.features.clip import _weights_digest
+    from curate.openclip import weights_digest
 
-    _weights_digest.cache_clear()
+    weights_digest.cache_clear()
     assert clip(model=str(other)).weights_digest() != before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -9,11 +10,13 @@ import pytest
 
 from curate.engines.local import LocalEngine
 from curate.features.caption import Caption
+from curate.features.clip import Clip
 from curate.features.contract import Feature
 from curate.features.image_info import ImageInfo
 from curate.features.index import Index
 from curate.features.phash import Phash
 from curate.measure import ShardReport, measure_shard, read_features, shard_tasks, sidecar
+from curate.measure_gpu import measure_on_gpu
 from curate.pool import open_pool
 from tests.conftest import messy_pairs, pair, write_pool, write_shard
 
@@ -130,3 +133,26 @@ def test_uids_are_stable_and_tell_copies_apart(tmp_path: Path) -> None:
         measure_all(write_pool(tmp_path / name, same))
     a, b = (read_features(shard_tasks(open_pool(str(tmp_path / n)), SOME)[0], ["uid"])["uid"].to_pylist() for n in "ab")
     assert a == b and a[1] == "given" and len(set(a)) == 4
+
+
+def test_a_gpus_loader_measures_the_same(tmp_path: Path, tiny_clip: Path) -> None:
+    clip = Clip(model=str(tiny_clip))
+    pool = write_pool(tmp_path / "pool", messy_pairs(), per_shard=20)
+    measure_all(pool, Index(), clip)
+    expected = [read_features(task, [*clip.columns(), "error"]) for task in shard_tasks(open_pool(str(pool)), (clip,))]
+    shutil.rmtree(pool / "_features" / clip.folder)
+    tasks = shard_tasks(open_pool(str(pool)), (Index(), Caption()))
+    for task in tasks:
+        measure_shard(task)
+    reports = list(measure_on_gpu(tasks, clip, workers=2, device="cpu"))
+    assert [(r.shard, r.samples, r.measured) for r in reports] == [
+        ("00000.tar", 20, ("clip",)),
+        ("00001.tar", 20, ("clip",)),
+    ]
+    for task, before in zip(shard_tasks(open_pool(str(pool)), (clip,)), expected, strict=True):
+        after = read_features(task, before.column_names)
+        assert after["error"] == before["error"]
+        for name in clip.columns():
+            for a, b in zip(after[name].to_pylist(), before[name].to_pylist(), strict=True):
+                assert (a is None) == (b is None) and (a is None or a == pytest.approx(b, abs=2e-3))
+    assert [r.measured for r in measure_on_gpu(tasks, clip, workers=2, device="cpu")] == [(), ()]

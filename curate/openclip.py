@@ -1,0 +1,176 @@
+"""open_clip models for scoring: by architecture and tag or file, or from a folder that the trainer wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from curate.errors import RequestError
+from curate.hashing import file_sha256
+
+CONFIG = "open_clip_config.json"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model: where it runs, and how its images are prepared (`preprocess` is open_clip's, picklable)."""
+
+    network: Any
+    device: Any
+    preprocess: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch ready for the model, small enough to send between processes."""
+
+    pixels: np.ndarray
+    """uint8 (images, 3, height, width)."""
+    tokens: np.ndarray
+    """int64 (texts, context)."""
+    has_image: np.ndarray
+    has_text: np.ndarray
+    """bool (samples,): which samples the rows above belong to."""
+
+
+def config(model: str) -> dict[str, Any]:
+    """The architecture's configuration.
+
+    Raises:
+        RequestError: open_clip does not know it, or the folder holds none.
+    """
+    if Path(model).is_dir():
+        file = Path(model) / CONFIG
+        if not file.exists():
+            raise RequestError(f"features.clip.model: {model} holds no {CONFIG}")
+        return json.loads(file.read_text())["model_cfg"]
+    import open_clip
+
+    found = open_clip.get_model_config(model)
+    if found is None:
+        raise RequestError(f"features.clip.model: open_clip knows no architecture {model!r}, and it is no folder")
+    return found
+
+
+@cache
+def load(model: str, pretrained: str, device: str | None = None) -> Model:
+    """The model in evaluation mode on the GPU if there is one, else the CPU; once per process.
+
+    Weights are read as safetensors or with torch's weights-only loader: no code in a checkpoint runs.
+    """
+    import open_clip
+    import torch
+
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if where.type == "cpu":
+        torch.set_num_threads(1)  # a process per core, and sums that do not depend on how many there are
+    tag = None if Path(model).is_dir() else pretrained
+    network = open_clip.create_model(_name(model), pretrained=tag, device=where, weights_only=True)
+    return Model(network.eval(), where, dict(network.visual.preprocess_cfg))
+
+
+@cache
+def _tokenizer(model: str) -> Callable[[list[str]], Any]:
+    import open_clip
+
+    return open_clip.get_tokenizer(_name(model))
+
+
+@cache
+def _squeeze(preprocess: tuple[tuple[str, Any], ...]) -> Callable[[Image.Image], Image.Image]:
+    """open_clip's transform of a decoded image without its last two steps, which `encode` does on the device."""
+    from open_clip.transform import Compose, PreprocessCfg, image_transform_v2
+
+    return Compose(image_transform_v2(PreprocessCfg(**dict(preprocess)), is_train=False).transforms[:-2])
+
+
+def prepare(
+    model: str, preprocess: dict[str, Any], images: list[Image.Image | None], texts: list[str | None]
+) -> Inputs:
+    """Resize, crop and tokenize; needs no weights, so any process can do it."""
+    frozen = tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in preprocess.items())
+    squeezed = [np.asarray(_squeeze(frozen)(image)) for image in images if image is not None]
+    words = [text for text in texts if text is not None]
+    return Inputs(
+        np.stack(squeezed).transpose(0, 3, 1, 2) if squeezed else np.zeros((0, 3, 1, 1), np.uint8),
+        _tokenizer(model)(words).numpy() if words else np.zeros((0, 1), np.int64),
+        np.array([image is not None for image in images], bool),
+        np.array([text is not None for text in texts], bool),
+    )
+
+
+def encode(model: Model, inputs: Inputs, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors of images and of texts: float32 (samples, size) each, zeros where there is none."""
+    import torch
+
+    half = model.device.type == "cuda"
+    with torch.inference_mode(), torch.autocast(model.device.type, torch.float16, enabled=half):
+        seen = read = None
+        if len(inputs.pixels):
+            pixels = _to(model, inputs.pixels).float().div_(255)
+            mean, std = (
+                torch.tensor(model.preprocess[name], device=model.device).view(-1, 1, 1) for name in ("mean", "std")
+            )
+            seen = model.network.encode_image((pixels - mean) / std)
+        if len(inputs.tokens):
+            read = model.network.encode_text(_to(model, inputs.tokens))
+    return _spread(seen, inputs.has_image, size), _spread(read, inputs.has_text, size)
+
+
+def _to(model: Model, values: np.ndarray) -> Any:
+    """Move values to the model's device; from pinned memory, so that copying and computing overlap."""
+    import torch
+
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(model.device, non_blocking=True) if model.device.type == "cuda" else tensor
+
+
+def _spread(vectors: Any, real: np.ndarray, size: int) -> np.ndarray:
+    import torch
+
+    out = np.zeros((len(real), size), np.float32)
+    if vectors is not None:
+        out[real] = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+    return out
+
+
+@cache
+def weights_digest(model: str, pretrained: str) -> str:
+    """SHA-256 over the weights that `load` would use; downloads those of a tag.
+
+    Raises:
+        RequestError: there are none of that name, or they cannot be downloaded.
+    """
+    if Path(model).is_dir():
+        files = sorted(f for f in Path(model).iterdir() if f.suffix in {".json", ".safetensors", ".bin", ".pt"})
+        return hashlib.sha256("".join(file_sha256(f) for f in files).encode()).hexdigest()
+    config(model)  # says so if there is no such architecture
+    if Path(pretrained).is_file():
+        return file_sha256(pretrained)
+    from open_clip import pretrained as tags
+
+    known = tags.get_pretrained_cfg(model, pretrained)
+    if not known:
+        choices = ", ".join(tags.list_pretrained_tags_by_model(model)) or "none"
+        raise RequestError(
+            f"features.clip.pretrained: {pretrained!r} is neither a file nor a tag of {model} (tags: {choices})"
+        )
+    try:
+        return file_sha256(tags.download_pretrained(known))
+    except Exception as error:  # any of a hub's many network errors
+        raise RequestError(
+            f"features.clip: the weights {model}/{pretrained} cannot be downloaded ({type(error).__name__}); "
+            "give `model: FOLDER` of a checkpoint made by `curate train`, or `pretrained: FILE`"
+        ) from error
+
+
+def _name(model: str) -> str:
+    return f"local-dir:{model}" if Path(model).is_dir() else model
