@@ -118,7 +118,6 @@ class StreamedData(torch.utils.data.IterableDataset):
         worker = torch.utils.data.get_worker_info()
         workers = worker.num_workers if worker else 1
         part, parts = self.rank * workers + (worker.id if worker else 0), self.world * workers
-        torch.set_num_threads(1)
         local = self.scale.batch_size // self.world
         rng = np.random.default_rng([self.seed, part])
         images, captions, report = list[np.ndarray](), list[str](), DataReport()

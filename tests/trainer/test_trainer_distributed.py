@@ -12,13 +12,14 @@ from trainer.scales import Scale
 from trainer.train import train
 
 SCRIPT = """
-import json, sys
+import json, os, sys
+from pathlib import Path
 from trainer.scales import Scale
 from trainer.train import train
 shards, out, scale = sys.argv[1:]
 scale = json.loads(scale)
 result = train(shards, out, scale=Scale(**scale), device="cpu")
-print("RESULT", result.unique_samples, result.keys, flush=True)
+Path(f"{out}-{os.environ['RANK']}.txt").write_text(f"{result.unique_samples} {result.keys}")
 """
 
 
@@ -28,7 +29,7 @@ def train_with_two_processes(shards: Path, out: Path, scale: Scale, script: Path
     request = [str(script), str(shards), str(out), json.dumps(scale.as_dict())]
     done = subprocess.run([*torchrun, *request], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    return [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    return [Path(f"{out}-{rank}.txt").read_text() for rank in (0, 1)]
 
 
 @pytest.mark.slow
@@ -39,11 +40,10 @@ def test_two_processes_train_one_model(colours: Path, tmp_path: Path, nano: Scal
     scale = dataclasses.replace(nano, model=model, augment="none")
     train(colours, tmp_path / "one", scale=scale, device="cpu")
     results = train_with_two_processes(colours, tmp_path / "two", scale, tmp_path / "run.py")
-    assert len(results) == 2
-    assert len(set(results)) == 1
+    assert results[0] == results[1]
     one, two = (load_file(tmp_path / name / "checkpoint/open_clip_model.safetensors") for name in ("one", "two"))
     for name in one:
-        torch.testing.assert_close(one[name], two[name], atol=2e-4, rtol=1e-3)
+        torch.testing.assert_close(one[name], two[name], atol=1e-3, rtol=0)  # weights move by about 2e-2
 
 
 @pytest.mark.slow
@@ -51,4 +51,4 @@ def test_two_processes_share_a_stream(colours: Path, tmp_path: Path, nano: Scale
     scale = dataclasses.replace(nano, cache_bytes=0)
     alone = train(colours, tmp_path / "one", scale=nano, device="cpu")
     results = train_with_two_processes(colours, tmp_path / "two", scale, tmp_path / "run.py")
-    assert set(results) == {f"RESULT 40 {alone.keys}"}
+    assert set(results) == {f"40 {alone.keys}"}
