@@ -197,7 +197,7 @@ def _all_rounds(table: pa.Table, pool: Path, limits: DownloadLimits) -> tuple[in
             process.terminate()  # do not wait for thousands of downloads after an interrupt
         raise
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        executor.shutdown(cancel_futures=True)
     return rounds, errors, by_retry, len(list(pool.glob("[0-9]*.tar")))
 
 
@@ -227,8 +227,10 @@ def _round(
     for future in as_completed(futures):
         try:
             done, asked = future.result()
-        except OSError as error:
-            raise WorkError(f"shard {shard_name(futures[future])}: {error}") from error
+        except BrokenProcessPool:
+            raise
+        except Exception as error:  # a full disk, a file that someone removed: nothing to go on with
+            raise WorkError(f"shard {shard_name(futures[future])}: {error!r}") from error
         _LOG.info("shard %s: %d of %d downloaded", shard_name(futures[future]), done, asked)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 import tarfile
 import urllib.request
 from dataclasses import dataclass
@@ -96,8 +95,8 @@ def start_worker(log: Path) -> None:
     """Prepares a worker process: what img2dataset prints goes to a log file, and its imports stay offline."""
     os.environ.update(NO_ALBUMENTATIONS_UPDATE="1", WANDB_MODE="disabled", WANDB_SILENT="true")
     with log.open("ab") as stream:
-        os.dup2(stream.fileno(), sys.stdout.fileno())
-        os.dup2(stream.fileno(), sys.stderr.fileno())
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
 
 
 def fetch_shard(rows: Path, group: int, shard: int, pool: Path, limits: ShardLimits) -> tuple[int, int]:

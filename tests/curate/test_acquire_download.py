@@ -24,8 +24,8 @@ LIMITS = DownloadLimits(
     retries=1,
     retry_pause=0.1,
     processes=1,
-    timeout=1.0,
-    total_timeout=2.0,
+    timeout=10.0,
+    total_timeout=10.0,
     max_bytes=200_000,
     samples_per_shard=8,
 )

@@ -21,6 +21,7 @@ def jpeg(colour: tuple[int, int, int] = (200, 30, 30), size: tuple[int, int] = (
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # the default of 5 drops connections when many threads ask at once
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
