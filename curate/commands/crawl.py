@@ -11,20 +11,12 @@ import click
 
 @click.command("crawl")
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), required=True, help="The Parquet file to write."
-)
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The Parquet file to write.")
 @click.option("--allow-private", is_flag=True, help="Also fetch from this machine and private networks.")
-@click.option(
-    "--threads", type=click.IntRange(1, 256), default=16, show_default=True, help="Pages at a time."
-)
+@click.option("--threads", type=click.IntRange(1, 256), default=16, show_default=True, help="Pages at a time.")
 @click.option("--timeout", type=click.FloatRange(0.1, 600), default=15.0, show_default=True, help="Seconds.")
-@click.option(
-    "--retries", type=click.IntRange(0, 10), default=2, show_default=True, help="After the first try."
-)
-@click.option(
-    "--pause", type=click.FloatRange(0, 60), default=0.0, help="Seconds between requests to a host."
-)
+@click.option("--retries", type=click.IntRange(0, 10), default=2, show_default=True, help="After the first try.")
+@click.option("--pause", type=click.FloatRange(0, 60), default=0.0, help="Seconds between requests to a host.")
 @click.option("--user-agent", help="How the crawler names itself to sites and in robots.txt.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
@@ -58,8 +50,6 @@ def command(
         click.echo(json.dumps(asdict(report)))
         return
     click.echo(f"{report.pairs} pairs from {report.pages_read} of {report.pages} pages -> {out}")
-    click.echo(
-        f"images: {report.images}, without text: {report.without_text}, without address: {report.without_url}"
-    )
+    click.echo(f"images: {report.images}, without text: {report.without_text}, without address: {report.without_url}")
     for reason, count in report.failures.items():
         click.echo(f"pages not read, {reason}: {count}")
