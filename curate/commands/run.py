@@ -9,7 +9,11 @@ from typing import Any
 import click
 
 from curate.commands.filter import summary
+from curate.curation import check_out
 from curate.errors import RequestError, WorkError
+from curate.pool import open_pool
+from curate.recipe import load_recipe
+from curate.storage import Folder
 
 # A server of its own is slow to start on a busy machine; Prefect's default gives up after 20 s.
 STARTUP_SECONDS = "180"
@@ -40,6 +44,8 @@ def command(
 
     Uses the server at PREFECT_API_URL, or starts a temporary one.
     """
+    load_recipe(recipe, changes)  # a wrong request should not have to wait for a server
+    check_out(open_pool(pool, cache), Folder(out))
     manifest = run_flow(
         pool=pool, out=out, recipe=recipe, changes=changes, engine=engine, workers=workers, cache=cache,
         overwrite=overwrite,
