@@ -6,8 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO ?= demo
+DATA ?= ../shared/data
+OUT ?= build/cifar
 
-.PHONY: demo test check lint format bench lock clean
+.PHONY: demo test check format cifar lock clean
 
 demo: $(READY)
 	$(BIN)/curate demo $(DEMO)
@@ -19,6 +21,10 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# CIFAR-10 with half of the captions wrong: raw, curated and oracle accuracy over three seeds.
+cifar: $(READY)
+	$(BIN)/python -m tests.experiments.cifar_noise $(DATA) $(OUT)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -10,6 +10,7 @@ import click
 
 from curate.commands.filter import funnel_table
 from curate.commands.run import run_flow
+from curate.errors import RequestError
 
 
 @click.command()
@@ -26,7 +27,10 @@ def command(folder: Path, samples: int, samples_seen: int, seeds: int, as_json: 
     from flows.demo import DemoSize, run_demo
 
     size = DemoSize(samples=samples, samples_seen=samples_seen, seeds=tuple(range(seeds)))
-    result = run_demo(folder, run_flow, size)
+    try:
+        result = run_demo(folder, run_flow, size)
+    except ValueError as wrong:  # the trainer's way to say that a folder holds another training
+        raise RequestError(f"FOLDER: {wrong}") from wrong
     click.echo(json.dumps(result, indent=2) if as_json else _summary(result))
 
 
