@@ -23,7 +23,7 @@ class Scale:
     batch_size: int  # pairs per step, over all processes together
     image_size: int = 224  # pixels, square
     lr: float = 5e-4  # peak; linear warmup, then a cosine down to 0
-    warmup: int = 500  # steps
+    warmup: int = 500  # steps, but at most a fifth of all
     weight_decay: float = 0.2  # AdamW, on matrices only (not on biases, norms, logit scale)
     beta1: float = 0.9
     beta2: float = 0.98

@@ -197,7 +197,8 @@ class Training:
 
 def learning_rate(step: int, scale: Scale) -> float:
     """The rate of a step counted from 0: a linear warmup to `scale.lr`, then a cosine down to 0."""
-    if step < scale.warmup:
-        return scale.lr * (step + 1) / scale.warmup
-    done = (step - scale.warmup) / max(1, scale.steps - scale.warmup)
+    warmup = min(scale.warmup, scale.steps // 5)
+    if step < warmup:
+        return scale.lr * (step + 1) / warmup
+    done = (step - warmup) / max(1, scale.steps - warmup)
     return scale.lr * 0.5 * (1 + math.cos(math.pi * done))

@@ -122,6 +122,8 @@ def test_the_rate_warms_up_and_falls_to_nothing(nano: Scale) -> None:
     assert rates[7] == pytest.approx(0.5)
     assert rates[3:] == sorted(rates[3:], reverse=True)
     assert 0 < rates[-1] < 0.05
+    short = dataclasses.replace(nano, lr=1.0, warmup=500, samples_seen=16 * 10)
+    assert [learning_rate(step, short) for step in range(3)] == [0.5, 1.0, 1.0]  # a fifth of ten steps
 
 
 def test_scales_are_datacomps() -> None:
