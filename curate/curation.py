@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from curate import __version__
 from curate.engines import Engine
@@ -29,7 +29,14 @@ REPORT = "report.html"
 LIBRARIES = ("duckdb", "faiss-cpu", "ibis-framework", "numpy", "open_clip_torch", "pillow", "pyarrow", "torch")
 Progress = Callable[[str, int, int], None]
 """Told the stage, how much of it is done, and how much there is."""
+T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+class Stage(Protocol):
+    """A way to run a named stage of a curation."""
+
+    def __call__(self, name: str, work: Callable[[], T]) -> T: ...
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,11 @@ def measure(pool: Pool, recipe: Recipe, engine: Engine, progress: Progress | Non
     measured = Measured(tasks, merge_reports(reports), time.perf_counter() - began)
     if measured.samples == 0:
         raise WorkError(f"POOL: the shards of {pool.folder.url} hold no samples")
+    facts = measured.as_dict()
+    log.info(
+        "%d samples; shards measured: %d, from the cache: %d; images decoded: %d",
+        measured.samples, facts["shards_measured"], facts["shards_cached"], facts["images_decoded"],
+    )  # fmt: skip
     return measured
 
 
@@ -127,6 +139,11 @@ def warnings(selection: Selection) -> list[str]:
     return lines
 
 
+def run_stage(name: str, work: Callable[[], T]) -> T:
+    """Run a stage of a curation as it is; the Prefect flow has another way, as a task."""
+    return work()
+
+
 def curate_pool(
     pool: Pool,
     recipe: Recipe,
@@ -136,31 +153,40 @@ def curate_pool(
     samples_per_shard: int = SAMPLES_PER_SHARD,
     overwrite: bool = False,
     progress: Progress | None = None,
+    stage: Stage = run_stage,
 ) -> dict[str, Any]:
     """Curate a pool into a dataset at `out` and return its manifest; a killed run resumes when called again.
+
+    Each stage can be run again by itself: what it finished before is on disk, and is not done twice.
 
     Raises:
         RequestError: `out` holds another dataset, and `overwrite` is false.
     """
-    began = time.perf_counter()
     check_out(pool, out)
-    measured = measure(pool, recipe, engine, progress)
+    measured = stage("measure", lambda: measure(pool, recipe, engine, progress))
     request = request_of(measured, recipe, samples_per_shard)
     if (done := finished(out, request, overwrite)) is not None:
         log.info("%s is up to date", out.url)
         return done
-    chosen = decide(engine, measured, recipe)
-    write_selection(chosen, out)
+    began = time.perf_counter()
+    chosen = stage("select", lambda: select_to(out, engine, measured, recipe))
     selected = time.perf_counter()
-    written = write_dataset(engine, measured.tasks, out, samples_per_shard, progress)
+    written = stage("write", lambda: write_dataset(engine, measured.tasks, out, samples_per_shard, progress))
     seconds = {
         "measure": round(measured.seconds, 3),
-        "select": round(selected - began - measured.seconds, 3),
+        "select": round(selected - began, 3),
         "write": round(time.perf_counter() - selected, 3),
     }
     manifest = make_manifest(pool, recipe, out, measured, chosen, written, seconds) | request
-    finish(pool, out, manifest)
+    stage("report", lambda: finish(pool, out, manifest))
     return manifest
+
+
+def select_to(out: Folder, engine: Engine, measured: Measured, recipe: Recipe) -> Selection:
+    """Decide, and write the verdicts to `out`."""
+    chosen = decide(engine, measured, recipe)
+    write_selection(chosen, out)
+    return chosen
 
 
 def check_out(pool: Pool, out: Folder) -> None:

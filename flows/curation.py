@@ -2,78 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from curate.curation import (
-    MANIFEST,
-    REPORT,
-    Measured,
-    check_out,
-    decide,
-    finish,
-    finished,
-    make_manifest,
-    measure,
-    request_of,
-    write_dataset,
-)
-from curate.engines import Engine, open_engine
-from curate.pool import Pool, open_pool
-from curate.recipe import Recipe, load_recipe
-from curate.select import Selection, write_selection
+from curate.curation import MANIFEST, REPORT, curate_pool
+from curate.engines import open_engine
+from curate.pool import open_pool
+from curate.recipe import load_recipe
 from curate.storage import Folder
-from curate.write import SAMPLES_PER_SHARD, WrittenShard
+from curate.write import SAMPLES_PER_SHARD
 
-# Stages keep what they finished on disk, so a retry goes on from there; Prefect's own cache is not needed.
-STAGE: dict[str, Any] = {
-    "retries": 2,
-    "retry_delay_seconds": [5, 30],
-    "cache_policy": NO_CACHE,
-    "persist_result": False,
-}
+RETRY_SECONDS = (5, 30)
+T = TypeVar("T")
 
 
-@task(name="measure", **STAGE)
-def measure_stage(pool: Pool, recipe: Recipe, engine: Engine) -> Measured:
-    """Fill the feature cache."""
-    measured = measure(pool, recipe, engine)
-    facts = measured.as_dict()
-    get_run_logger().info(
-        "%d samples; measured %d shards, %d from the cache; images decoded: %d",
-        measured.samples, facts["shards_measured"], facts["shards_cached"], facts["images_decoded"],
-    )  # fmt: skip
-    return measured
-
-
-@task(name="select", **STAGE)
-def select_stage(engine: Engine, measured: Measured, recipe: Recipe, out: Folder) -> Selection:
-    """Decide on every sample and write selection.parquet."""
-    chosen = decide(engine, measured, recipe)
-    write_selection(chosen, out)
-    get_run_logger().info("kept %d of %d samples", chosen.kept, chosen.samples)
-    return chosen
-
-
-@task(name="write", **STAGE)
-def write_stage(engine: Engine, measured: Measured, out: Folder, samples_per_shard: int) -> list[WrittenShard]:
-    """Copy the kept samples into shards."""
-    return write_dataset(engine, measured.tasks, out, samples_per_shard)
-
-
-@task(name="report", **STAGE)
-def report_stage(pool: Pool, out: Folder, manifest: dict[str, Any]) -> None:
-    """Write the report and the manifest, and publish the funnel."""
-    finish(pool, out, manifest)
-
-
-@flow(name="curation", log_prints=False)
+@flow(name="curation")
 def curation(
     pool: str,
     out: str,
@@ -86,30 +34,34 @@ def curation(
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Curate the pool into a dataset at `out` and return its manifest, as `curate filter` does."""
-    chosen_recipe = load_recipe(recipe, tuple(changes))
-    opened, target = open_pool(pool, cache), Folder(out)
-    check_out(opened, target)
+    target = Folder(out)
     running = open_engine(engine, workers)
     try:
-        measured = measure_stage(opened, chosen_recipe, running)
-        request = request_of(measured, chosen_recipe, samples_per_shard)
-        manifest = finished(target, request, overwrite)
-        if manifest is None:
-            began = time.perf_counter()
-            chosen = select_stage(running, measured, chosen_recipe, target)
-            selected = time.perf_counter()
-            written = write_stage(running, measured, target, samples_per_shard)
-            seconds = {
-                "measure": round(measured.seconds, 3),
-                "select": round(selected - began, 3),
-                "write": round(time.perf_counter() - selected, 3),
-            }
-            manifest = request | make_manifest(opened, chosen_recipe, target, measured, chosen, written, seconds)
-            report_stage(opened, target, manifest)
+        manifest = curate_pool(
+            open_pool(pool, cache),
+            load_recipe(recipe, tuple(changes)),
+            target,
+            running,
+            samples_per_shard=samples_per_shard,
+            overwrite=overwrite,
+            stage=run_as_task,
+        )
     finally:
         running.close()
     publish(target, manifest)
     return manifest
+
+
+def run_as_task(name: str, work: Callable[[], T]) -> T:
+    """Run a stage as a task with retries.
+
+    Stages keep what they finished on disk, so a retry goes on from there and Prefect has nothing to cache.
+    """
+    delays = list(RETRY_SECONDS)
+    staged = task(
+        name=name, retries=len(delays), retry_delay_seconds=delays, cache_policy=NO_CACHE, persist_result=False
+    )
+    return staged(work)()
 
 
 def publish(out: Folder, manifest: dict[str, Any]) -> None:
