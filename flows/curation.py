@@ -17,7 +17,7 @@ from curate.recipe import load_recipe
 from curate.storage import Folder
 from curate.write import SAMPLES_PER_SHARD
 
-RETRY_SECONDS = (5, 30)
+RETRY_SECONDS = (5.0, 30.0)
 T = TypeVar("T")
 
 
@@ -57,7 +57,7 @@ def run_as_task(name: str, work: Callable[[], T]) -> T:
 
     Stages keep what they finished on disk, so a retry goes on from there and Prefect has nothing to cache.
     """
-    delays = list(RETRY_SECONDS)
+    delays: list[float] = [*RETRY_SECONDS]
     staged = task(
         name=name, retries=len(delays), retry_delay_seconds=delays, cache_policy=NO_CACHE, persist_result=False
     )
