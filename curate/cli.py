@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import pkgutil
 import sys
 
@@ -11,6 +12,10 @@ import click
 
 from curate import commands
 from curate.errors import RequestError, WorkError
+
+# Before torch is loaded anywhere: threads that wait by spinning take the core from those that work, and on a
+# machine that does anything else a training is ten times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class LazyGroup(click.Group):

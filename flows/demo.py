@@ -40,7 +40,7 @@ class DemoSize:
 
     samples: int = 3000
     test_items: int = 1500
-    samples_seen: int = 25_600
+    samples_seen: int = 38_400
     seeds: tuple[int, ...] = (0, 1, 2)
 
 

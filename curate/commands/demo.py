@@ -16,7 +16,7 @@ from curate.errors import RequestError
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default="demo")
 @click.option("--samples", type=click.IntRange(100), default=3000, show_default=True, help="Clean pairs on the web.")
-@click.option("--samples-seen", type=click.IntRange(256), default=25_600, show_default=True, help="Per training.")
+@click.option("--samples-seen", type=click.IntRange(256), default=38_400, show_default=True, help="Per training.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings per arm.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(folder: Path, samples: int, samples_seen: int, seeds: int, as_json: bool) -> None:
