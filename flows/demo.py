@@ -67,7 +67,11 @@ def run_demo(folder: Path, curate: Curate, size: DemoSize | None = None) -> dict
         pool=str(pool),
         out=str(out),
         recipe=_write_recipe(folder),
-        changes=(f"features.clip.model={scorer.checkpoint}",),
+        changes=(
+            f"features.clip.model={scorer.checkpoint}",
+            # A smaller web repeats itself less; the recipe's number is for the default size.
+            f"near_duplicate_captions.boilerplate={max(5, round(38 * size.samples / DemoSize.samples))}",
+        ),
         overwrite=True,
     )
     _say(began, "training on raw and on curated, at equal compute")

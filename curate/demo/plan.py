@@ -32,22 +32,24 @@ SHARES: Mapping[str, float] = MappingProxyType(
     }
 )
 DEFECTS: tuple[str, ...] = (NONE, *SHARES)
-_BOILERPLATE = (
+# Most boilerplate is the same few words of a page's template again and again; the rest is names of files.
+_TEMPLATE_WORDS = (
+    "Click to enlarge",
+    "Click here to view the full size image",
+    "Share this on social media",
+    "View larger image",
+    "Add to cart",
+)
+_FILE_NAMES = (
     "IMG_{n}.JPG",
     "DSC0{n}.jpg",
     "image {n}",
-    "Click to enlarge",
-    "Click here to view the full size image",
     "Product image {n}",
-    "Share this on social media",
     "Stock photo ID {n}",
-    "Loading...",
-    "View larger image",
-    "thumbnail",
     "Photo gallery {n}",
-    "Add to cart",
     "Untitled-{n}",
 )
+_TEMPLATE_SHARE = 0.75
 _FORMATS = ("jpg", "png", "webp")
 _FORMAT_SHARES = (0.84, 0.08, 0.08)
 
@@ -96,7 +98,8 @@ def _planned(seed: int, number: int, defect: str) -> Planned:
     true_caption = caption = english(scene, rng)
     language = "en"
     if defect == "boilerplate_caption":
-        caption = _BOILERPLATE[int(rng.integers(len(_BOILERPLATE)))].format(n=int(rng.integers(1000, 9999)))
+        choices = _TEMPLATE_WORDS if rng.random() < _TEMPLATE_SHARE else _FILE_NAMES
+        caption = choices[int(rng.integers(len(choices)))].format(n=int(rng.integers(1000, 9999)))
     elif defect == "other_language":
         language = LANGUAGES[int(rng.integers(len(LANGUAGES)))]
         caption = foreign(scene, language, rng)
