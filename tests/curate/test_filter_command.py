@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 
@@ -298,3 +299,17 @@ def test_real_photos_from_end_to_end(tmp_path: Path) -> None:
     given = members(pool)
     assert all(given[name] == data for name, data in members(out / "shards").items())
     assert not any(r["filter"] == "near_duplicate_images" and r["key"].startswith("p-") for r in verdicts(out).values())
+
+
+def test_a_pool_and_a_dataset_on_a_store(tmp_path: Path, recipe: str) -> None:
+    pool, out = write_pool(tmp_path / "pool", messy_pairs()), tmp_path / "out"
+    run(["filter", str(pool), str(out), "-r", recipe, "--workers", "1"])
+    store = fsspec.filesystem("memory")
+    for shard in pool.glob("*.tar"):
+        store.put_file(str(shard), f"/store/pool/{shard.name}")
+    assert run(["filter", "memory://store/pool", "memory://store/out", "-r", recipe, "--workers", "1"]) == 0
+    for name, data in dataset_bytes(out).items():
+        assert store.cat_file(f"/store/out/{name}") == data
+    assert store.exists("/store/out/report.html") and store.exists("/store/out/manifest.json")
+    again = ["filter", "memory://store/pool", "memory://store/out", "-r", recipe, "--workers", "1", "--json"]
+    assert run(again) == 0
