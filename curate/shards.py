@@ -80,7 +80,7 @@ def _group(file: IO[bytes], view: memoryview) -> Iterator[tuple[_Members, str | 
             for member in tar:
                 end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
                 if member.isfile():
-                    key, suffix = split_key(member.name)
+                    key, suffix = split_key(_utf8(member.name))
                     if current is None or key != current.key or suffix in current.files:
                         if current is not None:
                             yield current, None
@@ -104,6 +104,11 @@ def _group(file: IO[bytes], view: memoryview) -> Iterator[tuple[_Members, str | 
         return
     if current is not None:
         yield current, None
+
+
+def _utf8(name: str) -> str:
+    """A member's name as text that can be stored; bytes that are not UTF-8 become replacement characters."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def split_key(name: str) -> tuple[str, str]:

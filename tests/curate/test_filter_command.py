@@ -313,3 +313,32 @@ def test_a_pool_and_a_dataset_on_a_store(tmp_path: Path, recipe: str) -> None:
     assert store.exists("/store/out/report.html") and store.exists("/store/out/manifest.json")
     again = ["filter", "memory://store/pool", "memory://store/out", "-r", recipe, "--workers", "1", "--json"]
     assert run(again) == 0
+
+
+def test_hostile_names_and_captions_are_samples_like_others(tmp_path: Path) -> None:
+    captions = {
+        b"caf\xe9": "a caption beside a name that is not UTF-8",
+        b"nul": "a caption with a \0 in the middle of it",
+        b"../../etc/passwd": "a name that points out of the folder",
+        b"long": "word " * 100_000,
+        b"quote'; DROP TABLE rows; --": "a name that is a piece of SQL",
+        b"bidi": "a caption \u202e that turns around",
+        "\N{PILE OF POO}".encode(): "an emoji for a name",
+    }
+    shard = tmp_path / "pool" / "00000.tar"
+    shard.parent.mkdir()
+    with tarfile.open(shard, "w", encoding="utf-8", errors="surrogateescape", format=tarfile.GNU_FORMAT) as tar:
+        for number, (name, caption) in enumerate(captions.items()):
+            for suffix, data in (("jpg", encoded(photo(number))), ("txt", caption.encode())):
+                info = tarfile.TarInfo(f"{name.decode('utf-8', 'surrogateescape')}.{suffix}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    out = tmp_path / "out"
+    assert (
+        run(["filter", str(tmp_path / "pool"), str(out), "--set", "language.min_probability=0", "--workers", "1"]) == 0
+    )
+    found = verdicts(out)
+    assert list(found) == ["caf\ufffd", *(name.decode() for name in list(captions)[1:])]
+    assert found["long"]["filter"] == "caption_rules" and found["nul"]["filter"] in (None, "language")
+    with tarfile.open(out / "shards" / "00000.tar", encoding="utf-8", errors="surrogateescape") as tar:
+        assert tar.getnames()[0].encode("utf-8", "surrogateescape") == b"caf\xe9.jpg"
