@@ -1,6 +1,6 @@
 # Two commands: `make demo` runs the whole job, `make test` runs every check.
 # Each sets up its own virtual environment from the lock; only Python 3.11+ and make are needed.
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
