@@ -13,7 +13,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from curate.shards import Sample
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 MAX_PIXELS = 100_000_000
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
@@ -97,7 +97,7 @@ class Batch:
 
 def _scale(header: Image.Image, side: int) -> int:
     """The reduction that `draft` picks: for JPEG the largest of 8, 4, 2, 1 that leaves `side` pixels."""
-    if header.format != "JPEG":
+    if header.format not in ("JPEG", "MPO"):
         return 1
     room = min(header.size) // side
     return next((scale for scale in (8, 4, 2) if room >= scale), 1)
