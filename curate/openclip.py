@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -70,8 +71,6 @@ def load(model: str, pretrained: str, device: str | None = None) -> Model:
     import torch
 
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if where.type == "cpu":
-        torch.set_num_threads(1)  # a process per core, and sums that do not depend on how many there are
     tag = None if Path(model).is_dir() else pretrained
     network = open_clip.create_model(_name(model), pretrained=tag, device=where, weights_only=True)
     return Model(network.eval(), where, dict(network.visual.preprocess_cfg))
@@ -112,7 +111,7 @@ def encode(model: Model, inputs: Inputs, size: int) -> tuple[np.ndarray, np.ndar
     import torch
 
     half = model.device.type == "cuda"
-    with torch.inference_mode(), torch.autocast(model.device.type, torch.float16, enabled=half):
+    with _one_thread(), torch.inference_mode(), torch.autocast(model.device.type, torch.float16, enabled=half):
         seen = read = None
         if len(inputs.pixels):
             pixels = _to(model, inputs.pixels).float().div_(255)
@@ -123,6 +122,19 @@ def encode(model: Model, inputs: Inputs, size: int) -> tuple[np.ndarray, np.ndar
         if len(inputs.tokens):
             read = model.network.encode_text(_to(model, inputs.tokens))
     return _spread(seen, inputs.has_image, size), _spread(read, inputs.has_text, size)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """On a CPU there is a process per core already, and sums must not depend on how many threads share them."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _to(model: Model, values: np.ndarray) -> Any:
