@@ -10,7 +10,7 @@ import click
 
 from curate.commands.filter import funnel_table
 from curate.commands.run import run_flow
-from curate.errors import RequestError
+from curate.errors import RequestError, WorkError
 
 
 @click.command()
@@ -31,6 +31,8 @@ def command(folder: Path, samples: int, samples_seen: int, seeds: int, as_json: 
         result = run_demo(folder, run_flow, size)
     except ValueError as wrong:  # the trainer's way to say that a folder holds another training
         raise RequestError(f"FOLDER: {wrong}") from wrong
+    except FloatingPointError as diverged:
+        raise WorkError(str(diverged)) from diverged
     click.echo(json.dumps(result, indent=2) if as_json else _summary(result))
 
 
