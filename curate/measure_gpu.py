@@ -92,6 +92,7 @@ def measure_on_gpu(
         num_workers=workers,
         prefetch_factor=AHEAD,
         multiprocessing_context="spawn",
+        pin_memory=model.device.type == "cuda",
         worker_init_fn=_start_worker,
     )
     parts: list[pa.RecordBatch] = []

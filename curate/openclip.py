@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,19 @@ class Model:
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch ready for the model, small enough to send between processes."""
+    """A batch ready for the model. Tensors, because those go from process to process in shared memory."""
 
-    pixels: np.ndarray
+    pixels: Any
     """uint8 (images, 3, height, width)."""
-    tokens: np.ndarray
+    tokens: Any
     """int64 (texts, context)."""
     has_image: np.ndarray
     has_text: np.ndarray
     """bool (samples,): which samples the rows above belong to."""
+
+    def pin_memory(self) -> Inputs:
+        """The same in memory that a GPU copies from by itself; torch's loader calls this."""
+        return replace(self, pixels=self.pixels.pin_memory(), tokens=self.tokens.pin_memory())
 
 
 def config(model: str) -> dict[str, Any]:
@@ -95,12 +99,15 @@ def prepare(
     model: str, preprocess: dict[str, Any], images: list[Image.Image | None], texts: list[str | None]
 ) -> Inputs:
     """Resize, crop and tokenize; needs no weights, so any process can do it."""
+    import torch
+
     frozen = tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in preprocess.items())
     squeezed = [np.asarray(_squeeze(frozen)(image)) for image in images if image is not None]
     words = [text for text in texts if text is not None]
+    pixels = np.stack(squeezed).transpose(0, 3, 1, 2) if squeezed else np.zeros((0, 3, 1, 1), np.uint8)
     return Inputs(
-        np.stack(squeezed).transpose(0, 3, 1, 2) if squeezed else np.zeros((0, 3, 1, 1), np.uint8),
-        _tokenizer(model)(words).numpy() if words else np.zeros((0, 1), np.int64),
+        torch.from_numpy(np.ascontiguousarray(pixels)),
+        _tokenizer(model)(words) if words else torch.zeros((0, 1), dtype=torch.int64),
         np.array([image is not None for image in images], bool),
         np.array([text is not None for text in texts], bool),
     )
@@ -114,13 +121,13 @@ def encode(model: Model, inputs: Inputs, size: int) -> tuple[np.ndarray, np.ndar
     with _one_thread(), torch.inference_mode(), torch.autocast(model.device.type, torch.float16, enabled=half):
         seen = read = None
         if len(inputs.pixels):
-            pixels = _to(model, inputs.pixels).float().div_(255)
+            pixels = inputs.pixels.to(model.device, non_blocking=True).float().div_(255)
             mean, std = (
                 torch.tensor(model.preprocess[name], device=model.device).view(-1, 1, 1) for name in ("mean", "std")
             )
             seen = model.network.encode_image((pixels - mean) / std)
         if len(inputs.tokens):
-            read = model.network.encode_text(_to(model, inputs.tokens))
+            read = model.network.encode_text(inputs.tokens.to(model.device, non_blocking=True))
     return _spread(seen, inputs.has_image, size), _spread(read, inputs.has_text, size)
 
 
@@ -135,14 +142,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _to(model: Model, values: np.ndarray) -> Any:
-    """Move values to the model's device; from pinned memory, so that copying and computing overlap."""
-    import torch
-
-    tensor = torch.from_numpy(values)
-    return tensor.pin_memory().to(model.device, non_blocking=True) if model.device.type == "cuda" else tensor
 
 
 def _spread(vectors: Any, real: np.ndarray, size: int) -> np.ndarray:
