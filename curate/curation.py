@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import platform
 import time
@@ -278,12 +277,6 @@ def finish(pool: Pool, out: Folder, manifest: dict[str, Any]) -> None:
 
     write_report(out, manifest, pool)
     out.write_json(MANIFEST, manifest)
-
-
-def manifest_digest(manifest: dict[str, Any]) -> str:
-    """12 hex digits over what two runs of the same request must have in common."""
-    facts = {name: manifest[name] for name in ("pool_fingerprint", "recipe_hash", "shards")}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _version(name: str) -> str | None:
