@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from curate.errors import RequestError
 from curate.storage import Folder
@@ -26,6 +27,10 @@ class Pool:
     folder: Folder
     cache: Folder
     shards: tuple[Shard, ...]
+
+    @cached_property
+    def shard_numbers(self) -> dict[str, int]:
+        return {shard.name: number for number, shard in enumerate(self.shards)}
 
 
 def open_pool(url: str, cache: str | None = None) -> Pool:
