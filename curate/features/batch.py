@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -17,6 +18,15 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 MAX_PIXELS = 100_000_000
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+
+class Header(NamedTuple):
+    """What an image says of itself before its pixels are read."""
+
+    width: int
+    height: int
+    format: str | None
+    mode: str
 
 
 @dataclass
@@ -31,7 +41,8 @@ class Batch:
     """Why its pixels could not be read."""
     decoded: set[int] = field(default_factory=set)
     """Positions whose pixels were read."""
-    _opened: dict[int, Image.Image] = field(default_factory=dict)
+    _headers: dict[int, Header] = field(default_factory=dict)
+    _unread: dict[int, Image.Image] = field(default_factory=dict)
     _pixels: dict[tuple[int, str, int], Image.Image] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -46,9 +57,9 @@ class Batch:
         """SHA-256 of each image's bytes."""
         return [hashlib.sha256(s.image).digest() if s.image is not None else None for s in self.samples]
 
-    def open(self, position: int) -> Image.Image | None:
-        """An image's header, its pixels unread; None, and an entry in `open_errors`, if it cannot be opened."""
-        if position not in self._opened and position not in self.open_errors:
+    def open(self, position: int) -> Header | None:
+        """What an image's header says; None, and an entry in `open_errors`, if it cannot be opened."""
+        if position not in self._headers and position not in self.open_errors:
             data = self.samples[position].image
             if data is None:
                 return None
@@ -56,10 +67,11 @@ class Batch:
                 image = Image.open(io.BytesIO(data), formats=FORMATS)
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width}x{image.height} pixels, over the limit of {MAX_PIXELS}")
-                self._opened[position] = image
+                self._headers[position] = Header(image.width, image.height, image.format, image.mode)
+                self._unread[position] = image
             except Exception as error:  # hostile bytes: a codec may raise anything
                 self.open_errors[position] = _one_line("image cannot be opened", error)
-        return self._opened.get(position)
+        return self._headers.get(position)
 
     def images(self, side: int, mode: str) -> list[Image.Image | None]:
         """Decode every image at the smallest scale whose shorter side is at least `side` pixels.
@@ -85,8 +97,10 @@ class Batch:
         place = (position, mode, _scale(header, side))
         if place not in self._pixels and position not in self.decode_errors:
             try:
-                # Loading changes an image, so each decode starts from the bytes again.
-                image = Image.open(io.BytesIO(self.samples[position].image or b""), formats=FORMATS)
+                # Loading changes an image, so only the first decode can go on from the opened header.
+                image = self._unread.pop(position, None)
+                if image is None:
+                    image = Image.open(io.BytesIO(self.samples[position].image or b""), formats=FORMATS)
                 image.draft(mode, (side, side))
                 self._pixels[place] = to_mode(image, mode)
                 self.decoded.add(position)
@@ -95,11 +109,11 @@ class Batch:
         return self._pixels.get(place)
 
 
-def _scale(header: Image.Image, side: int) -> int:
+def _scale(header: Header, side: int) -> int:
     """The reduction that `draft` picks: for JPEG the largest of 8, 4, 2, 1 that leaves `side` pixels."""
     if header.format not in ("JPEG", "MPO"):
         return 1
-    room = min(header.size) // side
+    room = min(header.width, header.height) // side
     return next((scale for scale in (8, 4, 2) if room >= scale), 1)
 
 
