@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import filters
 from curate.errors import RequestError
-from curate.features import column_owners, feature_class, import_class
+from curate.features import column_owners, feature_class
 from curate.features.contract import Feature
 from curate.features.index import Index
+from curate.plugins import find_class
 from filters.contract import Filter
 
 DEFAULT = "default"
@@ -158,13 +159,7 @@ def _apply(change: str, steps: list[tuple[str, dict[str, Any]]], features: dict[
 
 def _filter(source: str, number: int, name: str, parameters: dict[str, Any]) -> Filter:
     where = f"{source}: filters[{number}]"
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-    elif name in builtin_filters():
-        module, attribute = f"filters.{name}", "".join(part.title() for part in name.split("_"))
-    else:
-        raise RequestError(f"{where}: no filter {name!r}; there are {', '.join(builtin_filters())}")
-    found = import_class(module, attribute, Filter, name, where)
+    found = find_class(name, filters.__name__, builtin_filters(), Filter, where)
     try:
         return found.model_validate(parameters)
     except ValidationError as error:

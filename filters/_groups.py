@@ -46,3 +46,11 @@ def survivors(count: int, left: np.ndarray, right: np.ndarray, distance: np.ndar
     found = np.full(count, -1, np.int64)
     found[dropped] = better[near][pairs][first]
     return found
+
+
+def places(group: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Each item's place in its group, from 0: groups (n,), and item positions with groups together, best first (n,)."""
+    size = np.bincount(group)
+    found = np.empty(len(group), np.int64)
+    found[order] = np.arange(len(group)) - np.repeat(np.cumsum(size) - size, size)
+    return found

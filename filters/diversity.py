@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from filters._groups import places
 from filters.contract import VERDICTS, PoolFilter
 
 SAMPLES_PER_CLUSTER = 256  # what k-means is fitted on; more moves the centroids little
@@ -45,8 +46,7 @@ class Diversity(PoolFilter):
         distance = distance.round(4) * (-1 if self.prefer == "far" else 1)
         order = np.lexsort((np.arange(count), distance, cluster))
         size = np.bincount(cluster)
-        place = np.empty(count, np.int64)
-        place[order] = np.arange(count) - np.repeat(np.cumsum(size) - size, size)
+        place = places(cluster, order)
         quota = quotas(size, round(count * self.keep_fraction))
         dropped = np.flatnonzero(place >= quota[cluster])
         said = [pa.array(v[dropped]).cast(pa.string()) for v in (cluster, place + 1, size[cluster], quota[cluster])]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from filters._groups import priority_order, survivors
+from filters._groups import places, priority_order, survivors
 from filters._shingles import jaccard, mix, normalised
 from filters.contract import VERDICTS, PoolFilter
 
@@ -48,10 +48,8 @@ class NearDuplicateCaptions(PoolFilter):
         left, right, similarity = near_captions(_signatures(rows["minhash"], best), words, self.min_jaccard)
         of_item = survivors(len(words), left, right, 1 - similarity)
         leader = np.where(of_item >= 0, of_item, np.arange(len(words)))[item]
-        order = np.argsort(leader, kind="stable")
         size = np.bincount(leader, minlength=len(words))
-        place = np.empty(len(rows), np.int64)  # within its group, best first
-        place[order] = np.arange(len(rows)) - np.repeat(np.cumsum(size) - size, size)
+        place = places(leader, np.argsort(leader, kind="stable"))
         everyone = size[leader] >= (self.boilerplate or np.inf)
         extra = ~everyone & (place >= (self.max_copies or np.inf))
         return _verdicts(rows, everyone, extra, size[leader], best[leader])

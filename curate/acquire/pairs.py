@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from curate.storage import Folder
 
 SCHEMA = pa.schema(
     [
@@ -90,6 +91,4 @@ class PairWriter:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes the content as indented JSON; the file is either the old or the new one, never half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    Folder(str(path.parent)).write_json(path.name, content)

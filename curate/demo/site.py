@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from curate.demo.files import encode, write_images
@@ -18,6 +17,7 @@ from curate.demo.plan import SHARES, Planned, make_plan, object_names
 from curate.demo.scenes import make_scene, render
 from curate.demo.shapes import SHAPES
 from curate.errors import RequestError
+from curate.storage import Folder
 
 _PER_PAGE = 12
 FORBIDDEN = "/members/"  # the folder that robots.txt asks crawlers to leave alone
@@ -137,10 +137,7 @@ def _write_truth(plan: list[Planned], sizes: list[int], truth: Path) -> None:
         }
         for item, size in zip(plan, sizes, strict=True)
     ]
-    truth.parent.mkdir(parents=True, exist_ok=True)
-    temporary = truth.with_name(truth.name + ".tmp")
-    pq.write_table(pa.Table.from_pylist(rows, TRUTH_SCHEMA), temporary)
-    temporary.replace(truth)
+    Folder(str(truth.parent)).write_parquet(truth.name, pa.Table.from_pylist(rows, TRUTH_SCHEMA))
 
 
 def evaluation(count: int = 1500, *, seed: int = 1) -> Evaluation:

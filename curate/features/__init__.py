@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import pkgutil
-import sys
 from functools import cache
-from pathlib import Path
-from typing import Any
 
-from curate.errors import RequestError
 from curate.features.contract import Feature
+from curate.plugins import find_class
 
 _SUPPORT = {"batch", "contract"}
 
@@ -27,27 +23,7 @@ def feature_class(name: str) -> type[Feature]:
     Raises:
         RequestError: there is none of that name.
     """
-    if ":" not in name:
-        if name not in builtin_names():
-            raise RequestError(f"features: no feature {name!r}; there are {', '.join(builtin_names())}")
-        module, attribute = f"{__name__}.{name}", "".join(part.title() for part in name.split("_"))
-    else:
-        module, _, attribute = name.partition(":")
-    found: type[Feature] = import_class(module, attribute, Feature, name, "features")
-    return found
-
-
-def import_class(module: str, attribute: str, base: type, name: str, field: str) -> Any:
-    """Import `module:attribute`, a subclass of `base`; the working folder is searched too."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        found = getattr(importlib.import_module(module), attribute, None)
-    except ImportError as error:
-        raise RequestError(f"{field}: {name} cannot be imported: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise RequestError(f"{field}: {name} names no {base.__name__} class")
+    found: type[Feature] = find_class(name, __name__, builtin_names(), Feature, "features")
     return found
 
 
