@@ -8,8 +8,9 @@ READY := $(VENV)/.ready
 DEMO ?= demo
 DATA ?= ../shared/data
 OUT ?= build/cifar
+BENCH ?=
 
-.PHONY: demo test check format cifar lock clean
+.PHONY: demo test check format cifar bench lock clean
 
 demo: $(READY)
 	$(BIN)/curate demo $(DEMO)
@@ -25,6 +26,10 @@ check: $(READY)
 # CIFAR-10 with half of the captions wrong: raw, curated and oracle accuracy over three seeds.
 cifar: $(READY)
 	$(BIN)/python -m tests.experiments.cifar_noise $(DATA) $(OUT)
+
+# Every speed as a ratio to a peer or a physical floor; peers get environments of their own in build/peers.
+bench: $(READY)
+	$(BIN)/python -m tests.bench --data $(DATA) $(BENCH)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
