@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Self
 
-import ibis
 import ibis.expr.types as ir
 from pydantic import Field, model_validator
 
-from filters.contract import PoolFilter, number, text
+from filters._scores import below_minimum, outside_fraction
+from filters.contract import PoolFilter
 
 
 class ClipScore(PoolFilter):
@@ -32,23 +32,7 @@ class ClipScore(PoolFilter):
         return ("clip_score",)
 
     def drops(self, t: ir.Table) -> ir.Table:
-        score = t.clip_score
         if self.min is not None:
-            below = t.filter(score.isnull() | (score < self.min))
-            bound = f" < {self.min:.3f}"
-            return _verdicts(below, text("clip_score ") + number(below.clip_score) + bound)
-        ranked = t.mutate(
-            place=ibis.row_number().over(order_by=[score.isnull(), score.desc(), t.uid, t.row]),
-            samples=t.count().over(ibis.window()),
-        )
-        ranked = ranked.mutate(kept=(ranked.samples * self.keep_fraction).round().cast("int64"))
-        ranked = ranked.mutate(
-            bound=ranked.clip_score.max(where=ranked.place >= ranked.kept - 1).over(ibis.window()),
-        )
-        below = ranked.filter((ranked.place >= ranked.kept) | ranked.clip_score.isnull())
-        said = text("clip_score ") + number(below.clip_score) + " < " + number(below.bound)
-        return _verdicts(below, said + f", not in the top {self.keep_fraction:g}")
-
-
-def _verdicts(below: ir.Table, reason: ir.StringValue) -> ir.Table:
-    return below.select("row", reason=reason.fill_null("no clip_score"), duplicate_of=ibis.null("string"))
+            return below_minimum(t, "clip_score", self.min)
+        assert self.keep_fraction is not None
+        return outside_fraction(t, "clip_score", self.keep_fraction)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from curate.recipe import builtin_filters, load_recipe, parse_recipe
 from filters.contract import Filter, PoolFilter, RowFilter
 from tests.filters.conftest import Judge
 
-NEEDED: dict[str, dict[str, Any]] = {"clip_score": {"keep_fraction": 0.5}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "clip_score": {"keep_fraction": 0.5},
+    "score": {"column": "clip_score", "keep_fraction": 0.5},
+}
 WORDS = ["red", "boat", "lake", "dawn", "old", "town", "dog", "runs"]
 
 
@@ -34,7 +38,7 @@ def some_rows(count: int, seed: int) -> list[dict[str, Any]]:
         values = words | {
             "uid": f"{random.integers(10**12):012d}", "width": int(random.integers(20, 400)),
             "height": int(random.integers(20, 400)), "format": "JPEG", "mode": "RGB",
-            "sha256": str(random.integers(count // 2 + 1)), "phash": base[n % 5] ^ (1 << int(random.integers(12))),
+            "sha256": sha256(str(random.integers(count // 2 + 1)).encode()).hexdigest(), "phash": base[n % 5] ^ (1 << int(random.integers(12))),
             "brightness": random.random(), "contrast": random.random() / 4, "sharpness": random.random() * 20,
             "entropy": random.random() * 8, "caption_length": len(captions[n]), "caption_words": n % 6,
             "caption_alpha": random.random(), "language": str(random.choice(["en", "de"])),
