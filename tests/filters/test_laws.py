@@ -38,7 +38,8 @@ def some_rows(count: int, seed: int) -> list[dict[str, Any]]:
         values = words | {
             "uid": f"{random.integers(10**12):012d}", "width": int(random.integers(20, 400)),
             "height": int(random.integers(20, 400)), "format": "JPEG", "mode": "RGB",
-            "sha256": sha256(str(random.integers(count // 2 + 1)).encode()).hexdigest(), "phash": base[n % 5] ^ (1 << int(random.integers(12))),
+            "sha256": sha256(str(random.integers(count // 2 + 1)).encode()).hexdigest(),
+            "phash": base[n % 5] ^ (1 << int(random.integers(12))),
             "brightness": random.random(), "contrast": random.random() / 4, "sharpness": random.random() * 20,
             "entropy": random.random() * 8, "caption_length": len(captions[n]), "caption_words": n % 6,
             "caption_alpha": random.random(), "language": str(random.choice(["en", "de"])),
