@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 import filters
 from curate.errors import RequestError
 from curate.features import column_owners, feature_class
-from curate.features.contract import Feature
+from curate.features.contract import Feature, GlobalFeature
 from curate.features.index import Index
 from curate.plugins import find_class
 from filters.contract import Filter
@@ -180,11 +180,20 @@ def _features(
                 raise RequestError(f"{source}: filter {step.name} reads {column!r}, which no feature measures")
             wanted[owners[column]] = None
     found: list[Feature] = []
-    for name in wanted:
+    waiting = list(wanted)
+    while waiting:
+        name = waiting.pop(0)
         try:
             found.append(feature_class(name).model_validate(parameters.get(name, {})))
         except ValidationError as error:
             raise RequestError(_first_problem(source, f"features.{name}", error)) from error
+        if isinstance(feature := found[-1], GlobalFeature):
+            for column in feature.reads:
+                if column not in owners:
+                    raise RequestError(f"{source}: features.{name} reads {column!r}, which no feature measures")
+                if owners[column] not in wanted:
+                    wanted[owners[column]] = None
+                    waiting.append(owners[column])
     others = sorted((f for f in found if f.name != Index.name), key=lambda feature: feature.name)
     return (Index(), *others)
 

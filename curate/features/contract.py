@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from curate.errors import RequestError
 from curate.features.batch import Batch
+from curate.hashing import file_sha256
 
 Need = Literal["bytes", "header", "image", "text"]
 """`bytes`: the image file as it is; `header`: it can be opened; `image`: its pixels can be decoded."""
@@ -31,6 +36,8 @@ class Feature(BaseModel, ABC):
     needs: ClassVar[tuple[Need, ...]]
     gpu: ClassVar[bool] = False
     """Runs a model: where there is a GPU, one process feeds it (see `GpuFeature`)."""
+    stands_in: ClassVar[bool] = False
+    """Gives columns that others measure, from a pool's metadata, and owns none (see `curate.metadata.stand_in`)."""
 
     @classmethod
     def columns(cls) -> tuple[str, ...]:
@@ -63,6 +70,62 @@ class Feature(BaseModel, ABC):
     def folder(self) -> str:
         """Where its columns lie in the cache, for example `phash-1f0c2b9a77de`."""
         return f"{self.name}-{self.fingerprint()}"
+
+
+class GlobalFeature(Feature):
+    """A feature that depends on the whole pool: fitted on columns of other features, then applied shard by shard.
+
+    What `fit` returns is an artifact: arrays kept in the cache under a hash, so that the columns of every shard
+    come from the same one and nothing is fitted twice. It never sees an image. A feature with a field `artifact`
+    (a path) uses that saved one instead of fitting.
+    """
+
+    needs: ClassVar = ()
+
+    @property
+    @abstractmethod
+    def reads(self) -> tuple[str, ...]:
+        """The columns of other features that `fit` and `apply` are given, besides `uid`."""
+
+    @property
+    def sample_rows(self) -> int:
+        """How many rows `fit` wants at most; with 0 it is given none, and does not depend on the pool."""
+        return 0
+
+    def fit(self, rows: pa.Table) -> dict[str, np.ndarray]:
+        """Fit on a sample of the pool, in uid order: the same rows for the same pool, however it is sharded.
+
+        `rows` has `uid` and the columns of `reads`, nulls included. Plain arrays come back, no objects.
+        """
+        return {}
+
+    def fit_with(self, rows: pa.Table, known: Known) -> dict[str, np.ndarray]:
+        """`fit` for a feature that also needs what others fitted."""
+        return self.fit(rows)
+
+    @abstractmethod
+    def apply(self, artifact: dict[str, np.ndarray], rows: pa.Table) -> dict[str, pa.Array]:
+        """The columns of some rows of one shard, each row by itself: null where it cannot be told."""
+
+    def measure(self, batch: Batch) -> dict[str, pa.Array]:
+        raise TypeError(f"{self.name} is fitted on the pool's columns, not measured from samples")
+
+    def weights_digest(self) -> str:
+        """SHA-256 of the artifact file it was told to use, if any."""
+        path = getattr(self, "artifact", None)
+        if not path:
+            return ""
+        if not Path(path).is_file():
+            raise RequestError(f"features.{self.name}.artifact: no file {path!r}")
+        return file_sha256(path)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What there is besides the pool's rows when a global feature is fitted."""
+
+    artifacts: dict[str, dict[str, np.ndarray]]
+    """Of the global features whose columns it reads, by their names."""
 
 
 class GpuFeature(Protocol):

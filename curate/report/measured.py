@@ -78,10 +78,11 @@ class Measured:
 def open_measured(manifest: dict[str, Any], pool: Pool) -> Measured:
     """Find the features that the manifest's recipe measured, in the pool's cache."""
     found, missing = [], []
+    fitted = manifest.get("global_features", {})
     for name, parameters in manifest["recipe"].get("features", {}).items():
         try:
             feature = feature_class(name).model_validate(parameters or {})
-            folder = feature.folder
+            folder = fitted.get(name) or feature.folder
             feature.arrow_schema()
         except (RequestError, ValueError, OSError):  # its code or its weights are not at hand here
             missing.append(name)

@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 
 from curate.features import builtin_names, column_owners, feature_class
 from curate.features.batch import Batch
-from curate.features.contract import Feature
+from curate.features.contract import Feature, GlobalFeature
 from curate.shards import Sample
 from tests.conftest import encoded, photo, shared_data
 
@@ -87,12 +87,13 @@ def test_phash_equals_imagehash_where_nothing_is_scaled() -> None:
 
 
 @pytest.mark.shared_data
-def test_phash_on_a_scaled_decode_is_within_two_bits_for_99_of_100_photos() -> None:
-    photos = pq.read_table(shared_data("photos.parquet"))["jpg"].to_pylist()
+@pytest.mark.parametrize("file", ["photos.parquet", "captioned.parquet"])
+def test_phash_on_a_scaled_decode_is_within_two_bits_for_99_of_100_photos(file: str) -> None:
+    photos = pq.read_table(shared_data(file))["jpg"].to_pylist()
     found = measured("phash", *((image, "") for image in photos))
     exact = [int(str(imagehash.phash(Image.open(io.BytesIO(image)))), 16) for image in photos]
     bits = np.bitwise_count(np.array(found["phash"], np.uint64) ^ np.array(exact, np.uint64))
-    assert (bits <= 2).mean() >= 0.99 and bits.mean() < 0.5
+    assert (bits <= 2).mean() >= 0.995 and bits.mean() < 0.3
 
 
 def test_transparent_pixels_show_the_page_behind_them() -> None:
@@ -152,7 +153,8 @@ def test_clip_vectors_have_unit_length_and_score_is_their_cosine(tiny_clip: Path
 
 
 def every_feature(tiny_clip: Path) -> list[Feature]:
-    return [feature_class(n)(**({"model": str(tiny_clip)} if n == "clip" else {})) for n in builtin_names()]
+    classes = [found for found in map(feature_class, builtin_names()) if not issubclass(found, GlobalFeature)]
+    return [found(**({"model": str(tiny_clip)} if found.name == "clip" else {})) for found in classes]
 
 
 def some_pairs() -> list[tuple[bytes, str]]:
