@@ -11,7 +11,7 @@ from filters.contract import Columns, RowFilter, text
 
 
 class Fold(RowFilter):
-    """Keep part `fold` of `folds`, counted from 0; copies of an image file are always in the same part.
+    """Keep part `fold` of `folds`, counted from 0, or all others with `leave_out`; copies of a file stay together.
 
     Parts are ranges of the image's SHA-256, so they are equal in size, random in content, and the same for a
     sample whatever pool it stands in. For held-out samples, and for a model that must not have seen what it
@@ -20,6 +20,7 @@ class Fold(RowFilter):
 
     fold: int = Field(0, ge=0)
     folds: int = Field(2, ge=2, le=256)
+    leave_out: bool = False
 
     @model_validator(mode="after")
     def _exists(self) -> Self:
@@ -34,10 +35,12 @@ class Fold(RowFilter):
     def keep(self, t: Columns) -> ir.BooleanValue:
         first, last = bound(self.fold, self.folds), bound(self.fold + 1, self.folds)
         inside = t.sha256 >= first
-        return inside & (t.sha256 < last) if self.fold + 1 < self.folds else inside
+        if self.fold + 1 < self.folds:
+            inside = inside & (t.sha256 < last)
+        return ~inside if self.leave_out else inside
 
     def reason(self, t: Columns) -> ir.StringValue:
-        return text(f"sha256 outside fold {self.fold} of {self.folds}")
+        return text(f"sha256 {'in' if self.leave_out else 'outside'} fold {self.fold} of {self.folds}")
 
 
 def bound(fold: int, folds: int) -> str:

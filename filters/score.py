@@ -15,7 +15,8 @@ class Score(PoolFilter):
     """Keep samples whose `column` is at least `min`, or at most `max`, or among the best `keep_fraction`.
 
     `prefer` says which end of the scores is the best one for a fraction. A fraction keeps exactly
-    round(fraction x samples), ties broken by uid. A sample without a score is dropped, and counts among them.
+    round(fraction x samples), ties broken by uid. A sample without a score is dropped, and counts among them;
+    with `missing: keep` it is kept, and does not count.
     """
 
     column: str = Field(min_length=1)
@@ -23,6 +24,7 @@ class Score(PoolFilter):
     max: float | None = None
     keep_fraction: float | None = Field(None, gt=0, le=1)
     prefer: Literal["high", "low"] = "high"
+    missing: Literal["drop", "keep"] = "drop"
 
     @model_validator(mode="after")
     def _one_bound(self) -> Self:
@@ -35,6 +37,8 @@ class Score(PoolFilter):
         return (self.column,)
 
     def drops(self, t: ir.Table) -> ir.Table:
+        if self.missing == "keep":
+            t = t.filter(t[self.column].notnull())
         if self.min is not None:
             return below_minimum(t, self.column, self.min)
         if self.max is not None:

@@ -22,6 +22,7 @@ def test_which_half_a_sample_is_in(judge: Judge) -> None:
     rows = [{"uid": "a", "sha256": "7fffffff" + "f" * 56}, {"uid": "b", "sha256": "8" + "0" * 63}]
     assert judge(Fold(fold=0), rows) == {"b": ("sha256 outside fold 0 of 2", None)}
     assert set(judge(Fold(fold=1), rows)) == {"a"}
+    assert judge(Fold(fold=1, leave_out=True), rows) == {"b": ("sha256 in fold 1 of 2", None)}
 
 
 def test_a_fold_that_is_not_there() -> None:

@@ -27,6 +27,10 @@ def test_the_best_fraction_from_either_end(judge: Judge) -> None:
     assert lowest["b"][0] == "sharpness 30.000 > 20.000, not in the bottom 0.4"
 
 
+def test_samples_without_a_score_may_stay(judge: Judge) -> None:
+    assert set(judge(Score(column="sharpness", keep_fraction=0.5, missing="keep"), ROWS)) == {"a", "d"}
+
+
 @pytest.mark.parametrize("bounds", [{}, {"min": 1, "max": 2}, {"min": 1, "keep_fraction": 0.5}])
 def test_exactly_one_bound(bounds: dict) -> None:
     with pytest.raises(ValidationError, match="exactly one of min, max and keep_fraction"):
