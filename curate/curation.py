@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from curate import __version__
 from curate.engines import Engine
 from curate.errors import RequestError, WorkError
+from curate.global_features import global_folders, measure_global, split_features
 from curate.hashing import file_sha256
 from curate.measure import ShardReport, ShardTask, measure_shard, shard_tasks
 from curate.pool import Pool
@@ -77,10 +78,11 @@ def measure(pool: Pool, recipe: Recipe, engine: Engine, progress: Progress | Non
         WorkError: no shard holds a sample.
     """
     began = time.perf_counter()
-    tasks = tuple(shard_tasks(pool, recipe.features))
-    models = [f for f in recipe.features if f.gpu]
+    plain, fitted = split_features(recipe.features)
+    tasks = tuple(shard_tasks(pool, plain))
+    models = [f for f in plain if f.gpu]
     on_gpu = models if models and engine.gpu_here() else []
-    work = shard_tasks(pool, [f for f in recipe.features if f not in on_gpu]) if on_gpu else tasks
+    work = shard_tasks(pool, [f for f in plain if f not in on_gpu]) if on_gpu else tasks
     reports = []
     for report in engine.map(measure_shard, work):
         reports.append(report)
@@ -96,6 +98,9 @@ def measure(pool: Pool, recipe: Recipe, engine: Engine, progress: Progress | Non
     measured = Measured(tasks, merge_reports(reports), time.perf_counter() - began)
     if measured.samples == 0:
         raise WorkError(f"POOL: the shards of {pool.folder.url} hold no samples")
+    if fitted:
+        tasks, more = measure_global(engine, tasks, measured.reports, measured.fingerprint, fitted, progress)
+        measured = Measured(tasks, merge_reports([*measured.reports, *more]), time.perf_counter() - began)
     facts = measured.as_dict()
     log.info(
         "%d samples; shards measured: %d, from the cache: %d; images decoded: %d",
@@ -198,11 +203,13 @@ def check_out(pool: Pool, out: Folder) -> None:
 
 def request_of(measured: Measured, recipe: Recipe, samples_per_shard: int) -> dict[str, Any]:
     """What decides the bytes of a dataset: the same request gives the same dataset."""
-    return {
+    request = {
         "pool_fingerprint": measured.fingerprint,
         "recipe_hash": recipe.hash,
         "samples_per_shard": samples_per_shard,
     }
+    fitted = global_folders(measured.tasks[0])
+    return request | {"global_features": fitted} if fitted else request
 
 
 def finished(out: Folder, request: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
