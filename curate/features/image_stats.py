@@ -12,7 +12,7 @@ from curate.features.batch import Batch
 from curate.features.contract import Feature
 
 SIZE = 64
-DECODE_SIDE = 96
+DECODE_SIDE = 64
 
 
 class ImageStats(Feature):
@@ -24,7 +24,7 @@ class ImageStats(Feature):
     """
 
     name: ClassVar = "image_stats"
-    version: ClassVar = 1
+    version: ClassVar = 2
     needs: ClassVar = ("image",)
 
     def arrow_schema(self) -> pa.Schema:

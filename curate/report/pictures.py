@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 from PIL import Image, ImageOps
 
-from curate.features.batch import FORMATS, to_mode
+from curate.decode import FORMATS, to_mode
+from curate.metadata.shards import caption_at, is_metadata
 from curate.report.ledger import Verdict
 from curate.report.measured import Measured
 from curate.shards import Sample, read_samples
@@ -54,6 +55,8 @@ class Pictures:
         if place is None or place[1] > MAX_BYTES:
             return None
         pool = self.measured.pool.folder
+        if is_metadata(verdict.shard):
+            return Sample(verdict.key, place[0], 0, text=caption_at(pool, verdict.shard, place[0]), uid=verdict.uid)
         try:
             data = pool.fs.cat_file(pool.path(verdict.shard), start=place[0], end=sum(place))
             with tempfile.TemporaryDirectory() as scratch:
