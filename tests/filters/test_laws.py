@@ -45,6 +45,7 @@ def some_rows(count: int, seed: int) -> list[dict[str, Any]]:
             "caption_alpha": random.random(), "language": str(random.choice(["en", "de"])),
             "language_probability": random.random(), "clip_score": round(random.random(), 1),
             "clip_image": (vector / np.linalg.norm(vector)).tolist(), "clip_text": None,
+            "text_area": n % 7 / 10, "caption_in_image": n % 10 / 10,
         }  # fmt: skip
         if n % 11 == 0:
             values |= dict.fromkeys(("width", "phash", "clip_score", "clip_image", "language", "contrast", "minhash"))
