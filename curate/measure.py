@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.errors import WorkError
 from curate.features.batch import Batch
@@ -118,10 +117,10 @@ def read_features(task: ShardTask, columns: Sequence[str]) -> pa.Table:
         wanted = [c for c in columns if c in feature.columns()] + ([ERROR] if ERROR in columns else [])
         if not wanted:
             continue
-        with task.cache.local_copy(sidecar(folder, task.shard.name)) as path:
-            table = pq.read_table(path, columns=wanted, partitioning=None)
+        with task.cache.parquet(sidecar(folder, task.shard.name)) as file:
+            table = file.read(columns=wanted, use_threads=False)  # shards are read side by side, not columns
         found |= {name: table[name] for name in wanted if name != ERROR}
-        if ERROR in columns:
+        if ERROR in columns and (errors is None or table[ERROR].null_count < len(table)):
             errors = table[ERROR] if errors is None else pa.compute.coalesce(errors, table[ERROR])
     if errors is not None:
         found[ERROR] = errors
@@ -133,12 +132,12 @@ def cached(task: ShardTask, folder: str) -> dict | None:
     name = sidecar(folder, task.shard.name)
     if not task.cache.exists(name):
         return None
-    with task.cache.local_copy(name) as path:
-        try:
-            fact = json.loads(pq.read_metadata(path).metadata[b"curate"])
-        except (pa.ArrowInvalid, KeyError, ValueError):
-            log.warning("%s is damaged and will be measured again", task.cache.path(name))
-            return None
+    try:
+        with task.cache.parquet(name) as file:
+            fact = json.loads(file.metadata.metadata[b"curate"])
+    except (pa.ArrowInvalid, KeyError, ValueError):
+        log.warning("%s is damaged and will be measured again", task.cache.path(name))
+        return None
     if fact["stamp"] == task.shard.stamp:
         return fact
     with task.pool.local_copy(task.shard.name) as path:  # touched or copied, perhaps not changed

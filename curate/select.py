@@ -3,123 +3,63 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curate.engines import Engine
-from curate.errors import WorkError
+from curate.engines.scan import row_counts
 from curate.measure import ERROR, ShardTask
 from curate.recipe import NamedFilter, Recipe
-from curate.storage import Folder
+from curate.selection import STEP, FunnelStep, Selection, write_selection
 from filters.contract import VERDICTS, Columns, PoolFilter, RowFilter
 
-SELECTION = pa.schema(
-    [
-        pa.field("uid", pa.string(), nullable=False),
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("keep", pa.bool_(), nullable=False),
-        pa.field("filter", pa.string()),
-        pa.field("reason", pa.string()),
-        pa.field("duplicate_of", pa.string()),
-    ]
-)
+__all__ = ["FunnelStep", "Selection", "decide_more", "select", "undecided", "write_selection"]
 UNREADABLE = "unreadable"
-ROW_GROUP = 1 << 17
-
-
-@dataclass(frozen=True)
-class FunnelStep:
-    """What one filter did: samples that came in, that it dropped, and that went on."""
-
-    filter: str
-    samples_in: int
-    dropped: int
-    samples_out: int
-    seconds: float
-
-    def as_dict(self) -> dict[str, object]:
-        values = asdict(self)
-        return {"filter": values["filter"], "in": values["samples_in"], "dropped": values["dropped"],
-                "out": values["samples_out"], "seconds": round(values["seconds"], 3)}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The verdicts, still in the engine, and the funnel."""
-
-    table: ir.Table
-    funnel: tuple[FunnelStep, ...]
-
-    @property
-    def samples(self) -> int:
-        return self.funnel[0].samples_in
-
-    @property
-    def kept(self) -> int:
-        return self.funnel[-1].samples_out
 
 
 def select(engine: Engine, tasks: Sequence[ShardTask], recipe: Recipe) -> Selection:
-    """Decide on every sample of measured shards.
+    """Decide on every sample of measured shards: first whether it could be read, then the recipe's filters.
 
     Filters run in recipe order, each on what the ones before it kept, so the first that drops a sample owns
     the reason. Consecutive row filters are one pass over the rows.
     """
-    wide = _wide_columns(tasks)
-    narrow = sorted({c for step in recipe.filters for c in step.filter.reads} - wide)
-    rows = engine.table(tasks, ["uid", "key", ERROR, *[c for c in narrow if c not in ("uid", "key")]])
-    base = rows.select("row", "uid", "shard", "key")
-    alive = rows.select("row")
-    verdicts: list[ir.Table] = []
-    funnel: list[FunnelStep] = []
-    count = int(rows.count().execute())
-    for stage in _stages(recipe):
-        began = time.perf_counter()
-        first = stage[0].filter
-        if isinstance(first, PoolFilter):
-            source = rows.semi_join(alive, "row")
-            if heavy := [c for c in first.reads if c in wide]:
-                source = source.join(engine.table(tasks, heavy).drop("shard"), "row")
-            dropped = _pool_verdicts(stage[0], source)
-        else:
-            dropped = _row_verdicts(stage, rows.semi_join(alive, "row"))
-        dropped = engine.keep(dropped)
-        counts = {r["filter"]: r["n"] for r in _counts(dropped)}
-        seconds = (time.perf_counter() - began) / len(stage)
-        for step in stage:
-            lost = counts.get(step.name, 0)
-            funnel.append(FunnelStep(step.name, count, lost, count - lost, seconds))
-            count -= lost
-        verdicts.append(dropped)
-        if counts:
-            alive = engine.keep(alive.anti_join(dropped, "row"))
-    return Selection(_selection(base, verdicts), tuple(funnel))
+    return decide_more(engine, undecided(engine, tasks), [NamedFilter(UNREADABLE, _Unreadable()), *recipe.filters])
 
 
-def write_selection(selection: Selection, folder: Folder, name: str = "selection.parquet") -> None:
-    """Write the verdicts in pool order; the same verdicts give the same bytes, whatever the engine."""
-    ordered = selection.table.order_by("row").drop("row")
-    rows = 0
-    with folder.writing(name) as part, pq.ParquetWriter(part, SELECTION, compression="zstd") as writer:
-        pending: list[pa.RecordBatch] = []
-        for batch in ordered.to_pyarrow_batches(chunk_size=ROW_GROUP):
-            rows += len(batch)
-            pending.append(batch)
-            if sum(len(b) for b in pending) >= ROW_GROUP:
-                table = pa.Table.from_batches(pending).cast(SELECTION)
-                whole = len(table) // ROW_GROUP * ROW_GROUP
-                writer.write_table(table.slice(0, whole), row_group_size=ROW_GROUP)
-                pending = table.slice(whole).to_batches()
-        if pending:
-            writer.write_table(pa.Table.from_batches(pending).cast(SELECTION), row_group_size=ROW_GROUP)
-    if rows != selection.samples:
-        raise WorkError(f"{name}: {rows} verdicts for {selection.samples} samples; this is a bug of a filter")
+def undecided(engine: Engine, tasks: Sequence[ShardTask]) -> Selection:
+    """The selection before the first filter."""
+    return Selection(tasks, int(row_counts(tasks).sum()), engine.samples(tasks))
+
+
+def decide_more(engine: Engine, selection: Selection, filters: Sequence[NamedFilter]) -> Selection:
+    """Run some more filters on who is left."""
+    for stage in _stages(filters):
+        selection = _decide(engine, selection, stage)
+    return selection
+
+
+def _decide(engine: Engine, before: Selection, stage: Sequence[NamedFilter]) -> Selection:
+    began = time.perf_counter()
+    reads = dict.fromkeys(column for step in stage for column in step.filter.reads)
+    first = len(before.funnel)
+    if isinstance(stage[0].filter, PoolFilter):
+        found = _pool_verdicts(stage[0], before.alive.table(list(dict.fromkeys(["uid", *reads]))), first)
+    else:
+        found = _row_verdicts(stage, before.alive.table(list(reads), once=True), first)
+    dropped = engine.keep(found)
+    counts = {row[STEP]: row["n"] for row in _counts(dropped)}
+    alive = before.alive.without(dropped) if counts else before.alive
+    seconds = (time.perf_counter() - began) / len(stage)
+    funnel, count = [*before.funnel], before.kept
+    for number, step in enumerate(stage, first):
+        lost = counts.get(number, 0)
+        funnel.append(FunnelStep(step.name, count, lost, count - lost, seconds))
+        count -= lost
+    tables = (*before.dropped, dropped) if counts else before.dropped
+    return Selection(before.tasks, before.samples, alive, tables, tuple(funnel))
 
 
 class _Unreadable(RowFilter):
@@ -136,52 +76,45 @@ class _Unreadable(RowFilter):
         return t.error
 
 
-def _stages(recipe: Recipe) -> list[list[NamedFilter]]:
+def _stages(filters: Sequence[NamedFilter]) -> Iterator[list[NamedFilter]]:
     """Row filters that follow each other together, each pool filter alone."""
-    stages = [[NamedFilter(UNREADABLE, _Unreadable())]]
-    for step in recipe.filters:
-        if isinstance(step.filter, RowFilter) and isinstance(stages[-1][0].filter, RowFilter):
-            stages[-1].append(step)
-        else:
-            stages.append([step])
-    return stages
+    together: list[NamedFilter] = []
+    for step in filters:
+        if isinstance(step.filter, RowFilter):
+            together.append(step)
+            continue
+        if together:
+            yield together
+        yield [step]
+        together = []
+    if together:
+        yield together
 
 
-def _wide_columns(tasks: Sequence[ShardTask]) -> set[str]:
-    """Columns that hold a list per sample: read only for the filter that needs them."""
-    features = [feature for _, feature in tasks[0].features]
-    return {field.name for feature in features for field in feature.arrow_schema() if pa.types.is_nested(field.type)}
-
-
-def _row_verdicts(stage: Sequence[NamedFilter], rows: ir.Table) -> ir.Table:
+def _row_verdicts(stage: Sequence[NamedFilter], rows: ir.Table, first: int = 0) -> ir.Table:
     """The first of some row filters that drops a sample, with its reason."""
     failed, reasons = [], []
-    for step in stage:
+    for number, step in enumerate(stage, first):
         assert isinstance(step.filter, RowFilter)
-        t = Columns(rows, step.filter.reads)
-        drop = ~step.filter.keep(t).fill_null(False)
+        keep = step.filter.keep(Columns(rows, step.filter.reads))
+        failed.append((~keep.fill_null(False), ibis.literal(number, "int16")))
+    judged = rows.mutate(_step=ibis.cases(*failed))
+    judged = judged.filter(judged["_step"].notnull())
+    for number, step in enumerate(stage, first):
+        assert isinstance(step.filter, RowFilter)
         missing = f"not measured: {', '.join(step.filter.reads)}"
-        failed.append((drop, ibis.literal(step.name)))
-        reasons.append((drop, step.filter.reason(t).fill_null(missing)))
-    judged = rows.select("row", filter=ibis.cases(*failed), reason=ibis.cases(*reasons))
-    return judged.filter(judged["filter"].notnull()).mutate(duplicate_of=ibis.null("string"))
+        said = step.filter.reason(Columns(judged, step.filter.reads)).fill_null(missing)
+        reasons.append((judged["_step"] == number, said))
+    return judged.select("row", step="_step", reason=ibis.cases(*reasons), duplicate_of=ibis.null("string"))
 
 
-def _pool_verdicts(step: NamedFilter, rows: ir.Table) -> ir.Table | pa.Table:
+def _pool_verdicts(step: NamedFilter, rows: ir.Table, number: int) -> ir.Table | pa.Table:
     assert isinstance(step.filter, PoolFilter)
-    found = step.filter.drops(rows.select("row", "uid", *step.filter.reads))
+    found = step.filter.drops(rows.select("row", "uid", *(c for c in step.filter.reads if c != "uid")))
     if isinstance(found, pa.Table):
-        return found.select(VERDICTS.names).add_column(1, "filter", pa.repeat(step.name, len(found)))
-    return found.select("row", "reason", "duplicate_of").mutate(filter=ibis.literal(step.name))
+        return found.select(VERDICTS.names).add_column(1, STEP, pa.repeat(pa.scalar(number, pa.int16()), len(found)))
+    return found.select("row", step=ibis.literal(number, "int16"), reason=found.reason, duplicate_of=found.duplicate_of)
 
 
 def _counts(dropped: ir.Table) -> list[dict]:
-    return dropped.group_by("filter").agg(n=dropped.count()).to_pyarrow().to_pylist()
-
-
-def _selection(base: ir.Table, verdicts: Sequence[ir.Table]) -> ir.Table:
-    columns = ["row", "filter", "reason", "duplicate_of"]
-    dropped = ibis.union(*[v.select(*columns) for v in verdicts]) if len(verdicts) > 1 else verdicts[0]
-    joined = base.left_join(dropped.select(*columns).rename(dropped_row="row"), [("row", "dropped_row")])
-    return joined.select("row", "uid", "shard", "key", "filter", "reason", "duplicate_of",
-                         keep=joined.dropped_row.isnull()).select("row", *SELECTION.names)  # fmt: skip
+    return dropped.group_by(STEP).agg(n=dropped.count()).to_pyarrow().to_pylist()

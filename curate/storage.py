@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,16 @@ from fsspec.implementations.local import LocalFileSystem
 from curate.errors import RequestError
 
 
+@lru_cache(maxsize=64)
+def _resolved(url: str, process: int, here: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a URL and the path in it, once per process: a fork must not share connections."""
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as wrong:
+        raise RequestError(f"{url}: {wrong}") from wrong
+    return fs, str(path).rstrip("/")
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder on a local disk or a store such as `s3://`; paths given to it are relative to it."""
@@ -27,14 +39,11 @@ class Folder:
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
-        try:
-            return fsspec.core.url_to_fs(self.url)[0]
-        except (ImportError, ValueError) as wrong:
-            raise RequestError(f"{self.url}: {wrong}") from wrong
+        return _resolved(self.url, os.getpid(), str(Path.cwd()))[0]
 
     @property
     def root(self) -> str:
-        return str(fsspec.core.url_to_fs(self.url)[1]).rstrip("/")
+        return _resolved(self.url, os.getpid(), str(Path.cwd()))[1]
 
     @property
     def is_local(self) -> bool:
@@ -83,6 +92,19 @@ class Folder:
     def write_parquet(self, name: str, table: pa.Table, row_group_size: int | None = None) -> None:
         with self.writing(name) as part:
             pq.write_table(table, part, compression="zstd", compression_level=1, row_group_size=row_group_size)
+
+    @contextlib.contextmanager
+    def parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+        """Open a Parquet file; of a remote one only the footer and the columns that are read come here."""
+        if self.is_local:
+            with pq.ParquetFile(self.path(name)) as file:
+                yield file
+            return
+        with (
+            self.fs.open(self.path(name), "rb", cache_type="none") as raw,
+            pq.ParquetFile(raw, pre_buffer=True) as file,
+        ):
+            yield file
 
     @contextlib.contextmanager
     def local_copy(self, name: str) -> Iterator[str]:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 import ibis.expr.types as ir
+import numpy as np
 import pyarrow as pa
 
 from curate.errors import RequestError
-from curate.measure import ShardTask, read_features
+from curate.measure import ERROR, ShardTask, read_features
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 NAMES = ("local", "spark")
 ROW = "row"
-SHARD = "shard"
+"""A sample's place in the pool: its shard's number above, its row in the shard in the lower 32 bits."""
+
+
+class Survivors(Protocol):
+    """The samples of a pool that no filter has dropped yet. It never changes: `without` gives another one."""
+
+    def table(self, columns: Sequence[str], once: bool = False) -> ir.Table:
+        """`row` and the columns of these samples, to build expressions on; `once` if it is read a single time."""
+
+    def without(self, dropped: ir.Table) -> Survivors:
+        """Those whose `row` is not in a kept table."""
 
 
 class Engine(Protocol):
@@ -29,8 +40,8 @@ class Engine(Protocol):
     def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
         """Run a function on every task, in any order; the first failure ends the run with `WorkError`."""
 
-    def table(self, tasks: Sequence[ShardTask], columns: Sequence[str]) -> ir.Table:
-        """The columns of all measured shards, with `row` and `shard`, to build expressions on."""
+    def samples(self, tasks: Sequence[ShardTask]) -> Survivors:
+        """All samples of measured shards."""
 
     def keep(self, table: ir.Table | pa.Table) -> ir.Table:
         """Work an expression out once and keep its rows, so that what is built on it does not do so again."""
@@ -57,16 +68,13 @@ def open_engine(name: str, workers: int | None = None) -> Engine:
 
 
 def numbered_rows(number: int, task: ShardTask, columns: Sequence[str]) -> pa.Table:
-    """A shard's columns with each sample's place in the pool: the shard's number above, the row in it below."""
+    """The columns of the pool's shard `number`, with `row` before them."""
     table = read_features(task, columns)
-    rows = pa.array(range(number << 32, (number << 32) + len(table)), pa.int64())
-    shard = pa.repeat(pa.scalar(task.shard.name, pa.string()), len(table))
-    return table.add_column(0, ROW, rows).add_column(1, SHARD, shard)
+    return table.add_column(0, ROW, pa.array(np.arange(len(table), dtype=np.int64) + (number << 32)))
 
 
-def schema_of(tasks: Iterable[ShardTask], columns: Sequence[str]) -> pa.Schema:
+def schema_of(tasks: Sequence[ShardTask], columns: Sequence[str]) -> pa.Schema:
     """The schema of `numbered_rows`."""
-    task = next(iter(tasks))
-    types = {f.name: f.type for _, feature in task.features for f in feature.arrow_schema()} | {"error": pa.string()}
-    fields = [pa.field(ROW, pa.int64()), pa.field(SHARD, pa.string())]
-    return pa.schema(fields + [pa.field(name, types[name]) for name in columns])
+    types = {f.name: f.type for _, feature in reversed(tasks[0].features) for f in feature.arrow_schema()}
+    types[ERROR] = pa.string()
+    return pa.schema([pa.field(ROW, pa.int64()), *[pa.field(name, types[name]) for name in columns]])

@@ -8,20 +8,21 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ibis
 import ibis.expr.types as ir
+import numpy as np
 import pyarrow as pa
 
-from curate.engines import numbered_rows, schema_of
+from curate.engines import ROW, schema_of
+from curate.engines.scan import Scan, row_counts
 from curate.errors import WorkError
 from curate.measure import ShardTask, one_thread
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-AHEAD = 4  # tasks queued per worker: enough to keep it busy, few enough to stop soon
 
 
 class LocalEngine:
@@ -56,36 +57,36 @@ class LocalEngine:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def table(self, tasks: Sequence[ShardTask], columns: Sequence[str]) -> ir.Table:
-        schema = schema_of(tasks, columns)
-        batches = (
-            batch
-            for number, task in enumerate(tasks)
-            for batch in numbered_rows(number, task, columns).cast(schema).to_batches()
-        )
-        readable = pa.schema([_for_duckdb(field) for field in schema])
-        cast = (pa.Table.from_batches([batch]).cast(readable).to_batches()[0] for batch in batches if len(batch))
-        return self._store(pa.RecordBatchReader.from_batches(readable, cast))
+    def samples(self, tasks: Sequence[ShardTask]) -> LocalSurvivors:
+        starts = np.concatenate([[0], np.cumsum(row_counts(tasks))])
+        return LocalSurvivors(self, tasks, starts, None)
 
     def keep(self, table: ir.Table | pa.Table) -> ir.Table:
-        return self._store(table) if isinstance(table, pa.Table) else self._duckdb().create_table(self._name(), table)
+        if not isinstance(table, pa.Table):
+            return self.duckdb().create_table(self._name(), table)
+        view, name = self.view(table), self._name()
+        self.duckdb().con.execute(f"CREATE TABLE {name} AS SELECT * FROM {view.get_name()}")
+        self.duckdb().con.unregister(view.get_name())
+        return self.duckdb().table(name)
 
-    def _store(self, rows: pa.Table | pa.RecordBatchReader) -> ir.Table:
-        """Put Arrow data into DuckDB; not through ibis, which would read a stream into memory first."""
-        connection, name = self._duckdb(), self._name()
-        connection.con.register("stream", rows)
-        connection.con.execute(f"CREATE TABLE {name} AS SELECT * FROM stream")
-        connection.con.unregister("stream")
-        return connection.table(name)
+    def view(self, rows: pa.Table | Scan) -> ir.Table:
+        """Arrow data to build expressions on, read when they are worked out; not through ibis, which would copy it."""
+        name = self._name()
+        self.duckdb().con.register(name, rows)
+        return self.duckdb().table(name)
 
     def _name(self) -> str:
         self._tables += 1
         return f"step_{self._tables}"
 
-    def _duckdb(self) -> Any:
+    def duckdb(self) -> Any:
+        """The connection. Its tables are in memory, up to a limit; what goes beyond it goes to disk."""
         if self._connection is None:
             self._connection = ibis.duckdb.connect(
-                str(Path(self._scratch.name) / "decide.duckdb"), threads=self.workers
+                threads=self.workers,
+                memory_limit=f"{memory_limit() >> 20}MiB",
+                temp_directory=self._scratch.name,
+                preserve_insertion_order=False,
             )
         return self._connection
 
@@ -93,6 +94,39 @@ class LocalEngine:
         if self._connection is not None:
             self._connection.disconnect()
         self._scratch.cleanup()
+
+
+@dataclass(frozen=True)
+class LocalSurvivors:
+    """A bit of each sample of the pool, and the shards to read the columns of those alive from."""
+
+    engine: LocalEngine
+    tasks: Sequence[ShardTask]
+    starts: np.ndarray
+    """The place of each shard's first sample, and their number at the end: int64 (shards + 1,)."""
+    alive: np.ndarray | None
+    """bool (samples,), or None while all are."""
+
+    def table(self, columns: Sequence[str], once: bool = False) -> ir.Table:
+        schema = pa.schema([_for_duckdb(field) for field in schema_of(self.tasks, columns)])
+        scan = Scan(self.tasks, tuple(columns), self.starts, self.alive, schema)
+        rows = self.engine.view(scan)
+        # Narrow columns are kept, so that a filter may read them as often as it likes; wide ones are read again.
+        wide = any(pa.types.is_nested(field.type) for field in schema)
+        return rows if once or wide else self.engine.keep(rows)
+
+    def without(self, dropped: ir.Table) -> LocalSurvivors:
+        alive = np.ones(self.starts[-1], bool) if self.alive is None else self.alive.copy()
+        for batch in dropped.select(ROW).to_pyarrow_batches():
+            rows = batch.column(0).to_numpy()
+            alive[self.starts[rows >> 32] + (rows & 0xFFFFFFFF)] = False
+        return LocalSurvivors(self.engine, self.tasks, self.starts, alive)
+
+
+def memory_limit() -> int:
+    """Bytes that deciding may hold before it uses the disk: a quarter of the memory there is, 2 GiB at most."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(256 << 20, min(2 << 30, there // 4))
 
 
 def _for_duckdb(field: pa.Field) -> pa.Field:

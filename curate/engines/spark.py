@@ -7,13 +7,14 @@ import pickle
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from curate.engines import numbered_rows, schema_of
+from curate.engines import ROW, numbered_rows, schema_of
 from curate.errors import RequestError, WorkError
 from curate.measure import ShardTask
 
@@ -64,7 +65,11 @@ class SparkEngine:
         for row in self._done(frame.mapInArrow(run, "result binary")).toLocalIterator():
             yield pickle.loads(bytes(row["result"]))  # noqa: S301 our own result
 
-    def table(self, tasks: Sequence[ShardTask], columns: Sequence[str]) -> ir.Table:
+    def samples(self, tasks: Sequence[ShardTask]) -> SparkSurvivors:
+        return SparkSurvivors(self, tasks, ())
+
+    def rows(self, tasks: Sequence[ShardTask], columns: Sequence[str]) -> Any:
+        """A frame of `row` and columns, read by the executors."""
         wanted = tuple(columns)
         readable = pa.schema([_for_spark(field) for field in schema_of(tasks, wanted)])
 
@@ -77,16 +82,17 @@ class SparkEngine:
         from pyspark.sql.pandas.types import from_arrow_schema
 
         numbered = [(bytearray(pickle.dumps(pair)),) for pair in enumerate(tasks)]
-        return self._view(self._frame(numbered, "task binary").mapInArrow(read, from_arrow_schema(readable)))
+        return self._frame(numbered, "task binary").mapInArrow(read, from_arrow_schema(readable))
 
     def keep(self, table: ir.Table | pa.Table) -> ir.Table:
         if isinstance(table, pa.Table):
-            return self._view(self._spark.createDataFrame(table))
-        return self._view(self._spark.sql(self._connection.compile(table)))
+            return self.view(self._spark.createDataFrame(table).cache())
+        return self.view(self._spark.sql(self._connection.compile(table)).cache())
 
-    def _view(self, frame: Any) -> ir.Table:
+    def view(self, frame: Any) -> ir.Table:
+        """A frame to build expressions on."""
         self._views.append(f"curate_{uuid.uuid4().hex[:8]}")
-        frame.cache().createOrReplaceTempView(self._views[-1])
+        frame.createOrReplaceTempView(self._views[-1])
         return self._connection.table(self._views[-1])
 
     def _frame(self, rows: list, schema: str) -> Any:
@@ -108,13 +114,33 @@ class SparkEngine:
         self._views.clear()
 
 
+@dataclass(frozen=True)
+class SparkSurvivors:
+    """The samples of shards but for those in some tables."""
+
+    engine: SparkEngine
+    tasks: Sequence[ShardTask]
+    dropped: tuple[ir.Table, ...]
+
+    def table(self, columns: Sequence[str], once: bool = False) -> ir.Table:
+        frame = self.engine.rows(self.tasks, columns)
+        rows = self.engine.view(frame if once else frame.cache())
+        for dropped in self.dropped:
+            rows = rows.anti_join(dropped, ROW)
+        return rows
+
+    def without(self, dropped: ir.Table) -> SparkSurvivors:
+        return SparkSurvivors(self.engine, self.tasks, (*self.dropped, dropped))
+
+
 def _for_spark(field: pa.Field) -> pa.Field:
     """Spark has neither unsigned integers nor half-precision floats nor lists of a fixed size."""
     kind = field.type
     if pa.types.is_fixed_size_list(kind):
         inner = _for_spark(pa.field("item", kind.value_type)).type
         return pa.field(field.name, pa.list_(inner))
-    signed = {pa.uint64(): pa.int64(), pa.uint32(): pa.int32(), pa.float16(): pa.float32()}
+    signed = {pa.uint64(): pa.int64(), pa.uint32(): pa.int32(), pa.uint16(): pa.int16(), pa.uint8(): pa.int8()}
+    signed[pa.float16()] = pa.float32()
     return pa.field(field.name, signed.get(kind, kind))
 
 
