@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
+import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
@@ -14,33 +16,31 @@ from curate.errors import RequestError
 from curate.hashing import file_sha256
 
 
-def package_files(package: str, patterns: tuple[str, ...], extra: str, feature: str) -> list[Path]:
-    """Files that an optional package carries, sorted; nothing of the package is run.
+@cache
+def package_digest(package: str, patterns: tuple[str, ...], feature: str, remedy: str) -> str:
+    """SHA-256 over files that an optional package carries, such as its model weights; none of its code is run.
 
     Raises:
-        RequestError: it is not installed; says which feature needs it, and the extra that brings it.
+        RequestError: it is not installed; says which feature needs it, and what to do.
     """
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise RequestError(f"features.{feature}: needs the package {package}; install curate with its extra [{extra}]")
+        raise RequestError(f"features.{feature}: needs the package {package}; {remedy}")
     folder = Path(spec.origin).parent
-    return sorted(file for pattern in patterns for file in folder.glob(pattern))
-
-
-@cache
-def package_digest(package: str, patterns: tuple[str, ...], extra: str, feature: str) -> str:
-    """SHA-256 over files of an optional package, such as its model weights; see `package_files`."""
-    files = package_files(package, patterns, extra, feature)
+    files = sorted(file for pattern in patterns for file in folder.glob(pattern))
     return hashlib.sha256("".join(file_sha256(file) for file in files).encode()).hexdigest()
 
 
 def function_at(path: str, field: str) -> Callable[..., Any]:
-    """A user's own function by import path, `my_package.module:function`.
+    """A user's own function by import path, `my_package.module:function`; the working folder is searched too.
 
     Raises:
         RequestError: there is none; names the `field` that asked for it.
     """
     module, _, name = path.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), name, None) if name else None
     except ImportError as error:
@@ -48,3 +48,8 @@ def function_at(path: str, field: str) -> Callable[..., Any]:
     if not callable(found):
         raise RequestError(f"{field}: {path!r} names no function; write it as module:function")
     return found
+
+
+def function_digest(path: str, field: str) -> str:
+    """SHA-256 of the file that holds a user's own function, so that other code gives other columns."""
+    return file_sha256(inspect.getfile(function_at(path, field)))

@@ -45,7 +45,8 @@ class TextInImage(Feature):
                           "caption_in_image": pa.float32()})  # fmt: skip
 
     def weights_digest(self) -> str:
-        return package_digest("rapidocr_onnxruntime", ("config.yaml", "models/*.onnx"), "ocr", self.name)
+        files = ("config.yaml", "models/*.onnx")
+        return package_digest("rapidocr_onnxruntime", files, self.name, "install curate with its extra [ocr]")
 
     def measure(self, batch: Batch) -> dict[str, pa.Array]:
         images = batch.images(self.side, "RGB")

@@ -110,7 +110,7 @@ def test_a_page_of_small_print_is_read_in_part_but_counted_whole() -> None:
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it() -> None:
     with pytest.raises(RequestError, match=r"features.text_in_image: needs the package no_such_ocr.*\[ocr\]"):
-        package_digest("no_such_ocr", ("*.onnx",), "ocr", "text_in_image")
+        package_digest("no_such_ocr", ("*.onnx",), "text_in_image", "install curate with its extra [ocr]")
 
 
 @pytest.mark.shared_data

@@ -15,6 +15,7 @@ from filters.contract import Filter, PoolFilter, RowFilter
 from tests.filters.conftest import Judge
 
 NEEDED: dict[str, dict[str, Any]] = {
+    "semantic_duplicates": {"epsilon": 0.5},
     "clip_score": {"keep_fraction": 0.5},
     "score": {"column": "clip_score", "keep_fraction": 0.5},
 }
@@ -45,10 +46,12 @@ def some_rows(count: int, seed: int) -> list[dict[str, Any]]:
             "caption_alpha": random.random(), "language": str(random.choice(["en", "de"])),
             "language_probability": random.random(), "clip_score": round(random.random(), 1),
             "clip_image": (vector / np.linalg.norm(vector)).tolist(), "clip_text": None,
-            "text_area": n % 7 / 10, "caption_in_image": n % 10 / 10,
+            "cluster": n % 4, "cluster_similarity": n % 17 / 17, "cluster_isolation": n % 4 / 4,
+            "text_area": n % 7 / 10, "caption_in_image": n % 10 / 10, "nsfw": n % 13 / 13,
         }  # fmt: skip
         if n % 11 == 0:
             values |= dict.fromkeys(("width", "phash", "clip_score", "clip_image", "language", "contrast", "minhash"))
+            values |= dict.fromkeys(("cluster", "cluster_similarity", "cluster_isolation"))
         out.append(values)
     return out
 
