@@ -170,9 +170,7 @@ def _features(
     source: str, parameters: dict[str, dict[str, Any]], chosen: tuple[NamedFilter, ...]
 ) -> tuple[Feature, ...]:
     """The features that the filters read, with the recipe's parameters, and any named that is a user's own."""
-    owners = column_owners() | {
-        column: name for name in parameters if ":" in name for column in feature_class(name).columns()
-    }
+    owners = column_owners() | _named_columns(source, parameters)
     wanted = dict.fromkeys(parameters)
     for step in chosen:
         for column in step.filter.reads:
@@ -183,10 +181,7 @@ def _features(
     waiting = list(wanted)
     while waiting:
         name = waiting.pop(0)
-        try:
-            found.append(feature_class(name).model_validate(parameters.get(name, {})))
-        except ValidationError as error:
-            raise RequestError(_first_problem(source, f"features.{name}", error)) from error
+        found.append(_feature(source, name, parameters.get(name, {})))
         if isinstance(feature := found[-1], GlobalFeature):
             for column in feature.reads:
                 if column not in owners:
@@ -196,6 +191,26 @@ def _features(
                     waiting.append(owners[column])
     others = sorted((f for f in found if f.name != Index.name), key=lambda feature: feature.name)
     return (Index(), *others)
+
+
+def _feature(source: str, name: str, values: dict[str, Any]) -> Feature:
+    try:
+        return feature_class(name).model_validate(values)
+    except ValidationError as error:
+        raise RequestError(_first_problem(source, f"features.{name}", error)) from error
+
+
+def _named_columns(source: str, parameters: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """The columns of a user's own features, and those that a feature has only with the recipe's parameters."""
+    owners: dict[str, str] = {}
+    for name in parameters:
+        feature = _feature(source, name, parameters[name])
+        for column in feature.columns() if ":" in name or not feature.stands_in else ():
+            owner = (column_owners() | owners).get(column, name)
+            if ":" not in name and owner != name:
+                raise RequestError(f"{source}: features.{name}: {owner} has a column {column!r} already; rename it")
+            owners[column] = name
+    return owners
 
 
 def _first_problem(source: str, where: str, error: ValidationError) -> str:

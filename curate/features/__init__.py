@@ -29,9 +29,9 @@ def feature_class(name: str) -> type[Feature]:
 
 @cache
 def column_owners() -> dict[str, str]:
-    """Which built-in feature measures a column: column name to feature name."""
+    """Which built-in feature measures a column, with its own parameters: column name to feature name."""
     owners = {}
     for name in builtin_names():
-        for column in feature_class(name).columns():
+        for column in feature_class(name)().columns():
             owners[column] = name
     return owners

@@ -26,8 +26,7 @@ class Clip(Feature):
     model: str = "ViT-B-32"
     pretrained: str = "datacomp_xl_s13b_b90k"
 
-    @classmethod
-    def columns(cls) -> tuple[str, ...]:
+    def columns(self) -> tuple[str, ...]:
         return ("clip_image", "clip_text", "clip_score")
 
     def arrow_schema(self) -> pa.Schema:

@@ -39,10 +39,9 @@ class Feature(BaseModel, ABC):
     stands_in: ClassVar[bool] = False
     """Gives columns that others measure, from a pool's metadata, and owns none (see `curate.metadata.stand_in`)."""
 
-    @classmethod
-    def columns(cls) -> tuple[str, ...]:
-        """The names of its columns, alike under any parameters."""
-        return tuple(cls().arrow_schema().names)
+    def columns(self) -> tuple[str, ...]:
+        """The names of its columns."""
+        return tuple(self.arrow_schema().names)
 
     @abstractmethod
     def arrow_schema(self) -> pa.Schema:

@@ -194,7 +194,7 @@ def test_measured_columns_are_those_of_the_schema(tiny_clip: Path) -> None:
 
 
 def test_no_two_features_measure_the_same_column() -> None:
-    assert len(column_owners()) == sum(len(feature_class(name).columns()) for name in builtin_names())
+    assert len(column_owners()) == sum(len(feature_class(name)().columns()) for name in builtin_names())
 
 
 def test_a_fingerprint_changes_with_parameters_and_weights(tiny_clip: Path, tmp_path: Path) -> None:
