@@ -7,7 +7,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ from curate.engines import Engine
 from curate.errors import RequestError, WorkError
 from curate.global_features import global_folders, measure_global, split_features
 from curate.hashing import file_sha256
-from curate.measure import ShardReport, ShardTask, measure_shard, shard_tasks
+from curate.measure import ShardReport, ShardTask, known_shards, measure_shards, merge_reports, shard_tasks
 from curate.pool import Pool
 from curate.recipe import Recipe
 from curate.select import UNREADABLE, Selection, select, write_selection
@@ -80,21 +80,8 @@ def measure(pool: Pool, recipe: Recipe, engine: Engine, progress: Progress | Non
     began = time.perf_counter()
     plain, fitted = split_features(recipe.features)
     tasks = tuple(shard_tasks(pool, plain))
-    models = [f for f in plain if f.gpu]
-    on_gpu = models if models and engine.gpu_here() else []
-    work = shard_tasks(pool, [f for f in plain if f not in on_gpu]) if on_gpu else tasks
-    reports = []
-    for report in engine.map(measure_shard, work):
-        reports.append(report)
-        if progress:
-            progress("measure", len(reports), len(tasks))
-    for feature in on_gpu:
-        from curate.measure_gpu import measure_on_gpu
-
-        for number, report in enumerate(measure_on_gpu(work, feature, engine.workers)):
-            reports.append(report)
-            if progress:
-                progress(feature.name, number + 1, len(tasks))
+    known = known_shards(tasks)
+    reports = [*known.values(), *measure_shards([t for t in tasks if t.shard.name not in known], engine, progress)]
     measured = Measured(tasks, merge_reports(reports), time.perf_counter() - began)
     if measured.samples == 0:
         raise WorkError(f"POOL: the shards of {pool.folder.url} hold no samples")
@@ -107,21 +94,6 @@ def measure(pool: Pool, recipe: Recipe, engine: Engine, progress: Progress | Non
         measured.samples, facts["shards_measured"], facts["shards_cached"], facts["images_decoded"],
     )  # fmt: skip
     return measured
-
-
-def merge_reports(reports: Sequence[ShardReport]) -> tuple[ShardReport, ...]:
-    """One report per shard, in name order, where some shards were measured in two passes."""
-    merged: dict[str, ShardReport] = {}
-    for report in sorted(reports, key=lambda r: r.shard):
-        if (first := merged.get(report.shard)) is not None:
-            report = replace(
-                report,
-                measured=first.measured + report.measured,
-                images_decoded=max(first.images_decoded, report.images_decoded),
-                seconds=first.seconds + report.seconds,
-            )
-        merged[report.shard] = report
-    return tuple(merged.values())
 
 
 def decide(engine: Engine, measured: Measured, recipe: Recipe) -> Selection:

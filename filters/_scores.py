@@ -28,18 +28,41 @@ def outside_fraction(t: ir.Table, column: str, fraction: float, prefer: Literal[
     A sample without a score is dropped, and counts among the samples.
     """
     high = prefer == "high"
-    best_first = t[column].desc() if high else t[column].asc()
-    ranked = t.mutate(
-        place=ibis.row_number().over(order_by=[t[column].isnull(), best_first, t.uid, t.row]),
-        samples=t.count().over(ibis.window()),
-    )
-    ranked = ranked.mutate(kept=(ranked.samples * fraction).round().cast("int64"))
-    rest = ranked.place >= ranked.kept - 1
-    bound = ranked[column].max(where=rest) if high else ranked[column].min(where=rest)
-    ranked = ranked.mutate(bound=bound.over(ibis.window()))
-    out = ranked.filter((ranked.place >= ranked.kept) | ranked[column].isnull())
-    said = text(f"{column} ") + number(out[column]) + (" < " if high else " > ") + number(out.bound)
+    score = t[column].cast("float64")
+    values = _values(t, column)
+    kept = rounded(int(t.count().to_pyarrow().as_py()) * fraction)
+    bound = _at(values, max(kept, 1) - 1, high)
+    if bound is None:  # all that have a score stay
+        none = t.filter(score.isnull())
+        return _verdicts(none, column, ibis.null("string"))
+    last = text(repr(bound)).cast("float64")  # a plain literal would be a decimal number, cut to its digits
+    out = t.filter(score.isnull() | (score < last if high else score > last))
+    better, tied = (values > bound).sum() if high else (values < bound).sum(), (values == bound).sum()
+    if better + tied > kept:
+        equal = t.filter(score == last)
+        place = ibis.row_number().over(order_by=[equal.uid, equal.row])
+        out = out.union(equal.mutate(_place=place).filter(ibis._["_place"] >= int(kept - better)).select(*t.columns))
+    said = text(f"{column} ") + number(out[column]) + (" < " if high else " > ") + number(last)
     return _verdicts(out, column, said + f", not in the {'top' if high else 'bottom'} {fraction:g}")
+
+
+def rounded(value: float) -> int:
+    """To the nearest whole number, halves up, as SQL has it."""
+    return int(value) + (value - int(value) >= 0.5)
+
+
+def _values(t: ir.Table, column: str) -> np.ndarray:
+    """The scores there are, in any order: 4 or 8 bytes each is all that is held of a row."""
+    batches = t.filter(t[column].notnull()).select(column).to_pyarrow_batches()
+    return np.concatenate([np.zeros(0, np.float32), *(batch.column(0).to_numpy() for batch in batches)])
+
+
+def _at(values: np.ndarray, place: int, high: bool) -> float | None:
+    """The score at a place, from 0 with the best first; None if there are fewer. NaN is above all others."""
+    if place >= len(values):
+        return None
+    place = len(values) - 1 - place if high else place
+    return float(np.partition(values, place)[place])
 
 
 def _verdicts(dropped: ir.Table, column: str, reason: ir.StringValue) -> ir.Table:

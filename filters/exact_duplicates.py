@@ -20,12 +20,14 @@ class ExactDuplicates(PoolFilter):
         return ("sha256",) if self.keep == "first" else ("sha256", "clip_score")
 
     def drops(self, t: ir.Table) -> ir.Table:
-        order = [t.uid, t.row]
+        # Only the samples whose digest comes twice are ranked; that is told from a number for each digest.
+        coded = t.filter(t.sha256.notnull()).mutate(_code=t.sha256.hash())
+        twice = coded.group_by("_code").having(ibis._.count() > 1).agg(n=ibis._.count())
+        some = coded.semi_join(twice, "_code")
+        order = [some.uid, some.row]
         if self.keep == "highest_clip_score":
-            order.insert(0, t.clip_score.fill_null(-2).desc())
-        alike = ibis.window(group_by=t.sha256, order_by=order)
-        ranked = t.filter(t.sha256.notnull()).mutate(
-            place=ibis.row_number().over(alike), survivor=t.uid.first().over(alike)
-        )
+            order.insert(0, some.clip_score.fill_null(-2).desc())
+        alike = ibis.window(group_by=some.sha256, order_by=order)
+        ranked = some.mutate(place=ibis.row_number().over(alike), survivor=some.uid.first().over(alike))
         copies = ranked.filter(ranked.place > 0)
         return copies.select("row", reason=text("same image file as a kept sample"), duplicate_of=copies.survivor)
