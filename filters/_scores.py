@@ -6,6 +6,7 @@ from typing import Literal
 
 import ibis
 import ibis.expr.types as ir
+import numpy as np
 
 from filters.contract import number, text
 
