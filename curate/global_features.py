@@ -93,7 +93,8 @@ def measure_global(
     for feature in features:
         sources = _sources(tasks[0], feature)
         narrow = [replace(task, features=sources) for task in tasks]
-        known = Known({f.name: artifacts[f.name] for _, f in sources if f.name in artifacts})
+        others = tuple(f for _, f in sources)
+        known = Known(samples, {f.name: artifacts[f.name] for f in others if f.name in artifacts}, others)
         key = _key(feature, sources, pool_fingerprint)
         name = f"{ARTIFACTS}/{feature.name}-{key}.npz"
         artifact = _fitted(engine, narrow, samples, feature, name, known)

@@ -173,6 +173,7 @@ def _features(
     owners = column_owners() | _named_columns(source, parameters)
     wanted = dict.fromkeys(parameters)
     for step in chosen:
+        _take_over(source, parameters, step)
         for column in step.filter.reads:
             if column not in owners:
                 raise RequestError(f"{source}: filter {step.name} reads {column!r}, which no feature measures")
@@ -211,6 +212,18 @@ def _named_columns(source: str, parameters: dict[str, dict[str, Any]]) -> dict[s
                 raise RequestError(f"{source}: features.{name}: {owner} has a column {column!r} already; rename it")
             owners[column] = name
     return owners
+
+
+def _take_over(source: str, parameters: dict[str, dict[str, Any]], step: NamedFilter) -> None:
+    """Put the parameters of features that a filter sets to those that the recipe names."""
+    for feature, values in step.filter.sets.items():
+        named = parameters.setdefault(feature, {})
+        for name, value in values.items():
+            if named.setdefault(name, value) != value:
+                raise RequestError(
+                    f"{source}: filter {step.name} wants features.{feature}.{name} to be {value!r}, and the recipe or "
+                    f"another filter says {named[name]!r}; there is one {feature} for all"
+                )
 
 
 def _first_problem(source: str, where: str, error: ValidationError) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ibis
@@ -25,6 +25,11 @@ class Filter(BaseModel, ABC):
     @abstractmethod
     def reads(self) -> Sequence[str]:
         """The feature columns it needs; no others are shown to it."""
+
+    @property
+    def sets(self) -> Mapping[str, Mapping[str, Any]]:
+        """Parameters of features that follow from its own: feature name to parameters. A recipe may name more."""
+        return {}
 
 
 class Columns:

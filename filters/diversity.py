@@ -1,109 +1,97 @@
-"""Prune where images crowd: fewer from large clusters, so that rare content keeps its place."""
+"""Prune where images crowd: fewer from large clusters or simple ones, so that rare content keeps its place."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
+import ibis
 import ibis.expr.types as ir
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from filters._groups import places
-from filters.contract import VERDICTS, PoolFilter
+from filters._quotas import balanced, by_density
+from filters.contract import PoolFilter, number, text
 
-SAMPLES_PER_CLUSTER = 256  # what k-means is fitted on; more moves the centroids little
+MILLION = 1_000_000
 
 
 class Diversity(PoolFilter):
-    """Keep `keep_fraction` of the samples, taking the excess from the largest k-means clusters of `clip_image`.
+    """Keep `keep_fraction` of the samples that have a cluster, by one of three rules; a sample without one is kept.
 
-    One cap holds for all clusters, chosen so that the kept samples add up; within a cluster those `prefer`red
-    stay: `far` from the centroid (hard and rare, as Sorscher et al. 2022 advise for large pools) or `near`
-    it (typical). `clusters` defaults to the square root of the number of samples. The same samples give the
-    same clusters under any order; a sample without an embedding is kept.
+    - `balanced`: one cap for all clusters, so that the excess comes from the largest.
+    - `density` (Abbas et al. 2024, arXiv:2401.04578): as many of a cluster as its complexity asks for, which is the
+      distance of its samples to their centroid times that of the centroid to its 20 nearest ones; the softmax of that
+      over `temperature` gives the shares, and a quadratic program the nearest counts that the clusters can give,
+      of which each keeps at least `balance` of an equal share.
+    - `prototypicality` (Sorscher et al. 2022, arXiv:2206.14486): no counts per cluster, the typical go first.
+
+    Of those that compete, the ones `prefer`red stay: `far` from their centroid (hard and rare, as all three papers
+    advise for large pools) or `near` it (typical). Clusters are those of the `clusters` feature, whose number
+    `clusters` sets: another fraction fits nothing again.
     """
 
     keep_fraction: float = Field(0.8, gt=0, le=1)
-    clusters: int | None = Field(None, ge=1)
+    mode: Literal["balanced", "density", "prototypicality"] = "balanced"
     prefer: Literal["far", "near"] = "far"
-    seed: int = 0
+    clusters: int | None = Field(None, ge=1)
+    temperature: float = Field(0.1, gt=0)
+    balance: float = Field(0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _density_alone(self) -> Self:
+        given = self.model_fields_set & {"temperature", "balance"}
+        if given and self.mode != "density":
+            raise ValueError(f"{' and '.join(sorted(given))} belongs to `mode: density`")
+        return self
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return ("clip_image",)
+        return ("cluster", "cluster_similarity", *(("cluster_isolation",) if self.mode == "density" else ()))
 
-    def drops(self, t: ir.Table) -> pa.Table:
-        rows = t.filter(t.clip_image.notnull()).to_pyarrow()
-        rows = rows.take(pc.sort_indices(rows, sort_keys=[("uid", "ascending"), ("row", "ascending")]))
-        count = len(rows)
-        if count == 0:
-            return VERDICTS.empty_table()
-        vectors = _matrix(rows["clip_image"])
-        cluster, distance = cluster_vectors(vectors, self.clusters or max(1, round(count**0.5)), self.seed)
+    @property
+    def sets(self) -> Mapping[str, Mapping[str, Any]]:
+        return {"clusters": {"clusters": self.clusters}} if self.clusters else {}
+
+    def drops(self, t: ir.Table) -> ir.Table:
+        t = t.filter(t.cluster.notnull())
         # Rounded, so that the last bit of a sum decides nothing.
-        distance = distance.round(4) * (-1 if self.prefer == "far" else 1)
-        order = np.lexsort((np.arange(count), distance, cluster))
-        size = np.bincount(cluster)
-        place = places(cluster, order)
-        quota = quotas(size, round(count * self.keep_fraction))
-        dropped = np.flatnonzero(place >= quota[cluster])
-        said = [pa.array(v[dropped]).cast(pa.string()) for v in (cluster, place + 1, size[cluster], quota[cluster])]
-        reason = pc.binary_join_element_wise(
-            "cluster ", said[0], ": ", said[1], " of ", said[2], f" by distance, {self.prefer} first; ",
-            said[3], " kept", "",
-        )  # fmt: skip
-        no_survivor = pa.nulls(len(dropped), pa.string())
-        return pa.table([rows["row"].take(dropped), reason, no_survivor], schema=VERDICTS)
+        t = t.mutate(distance=((1 - t.cluster_similarity.cast("float64")) * MILLION).round().cast("int64"))
+        order = [t.distance.desc() if self.prefer == "far" else t.distance.asc(), t.uid, t.row]
+        said = f" by distance, {self.prefer} first; "
+        if self.mode == "prototypicality":
+            ranked = t.mutate(place=ibis.row_number().over(order_by=order), size=t.count().over(ibis.window()))
+            ranked = ranked.mutate(quota=(ranked["size"] * self.keep_fraction).round().cast("int64"))
+            whose = text("distance ") + number(ranked.distance / MILLION) + " to the centroid: "
+        else:
+            quota = ibis.literal(",".join(map(str, self._quotas(t)))).split(",")[t.cluster].cast("int64")
+            within = ibis.window(group_by=t.cluster)
+            ranked = t.mutate(
+                place=ibis.row_number().over(group_by=t.cluster, order_by=order),
+                size=t.count().over(within),
+                quota=quota,
+            )
+            whose = text("cluster ") + ranked.cluster.cast("string") + ": "
+        place, size, quota = ((ranked[n] + one).cast("string") for n, one in (("place", 1), ("size", 0), ("quota", 0)))
+        ranked = ranked.mutate(reason=whose + place + " of " + size + said + quota + " kept")
+        dropped = ranked.filter(ranked.place >= ranked.quota)
+        return dropped.select("row", "reason", duplicate_of=ibis.null("string"))
 
-
-def cluster_vectors(vectors: np.ndarray, clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Spherical k-means of unit vectors, float32 (n, d), fitted on an even sample of them.
-
-    Returns each vector's cluster (n,) and its cosine distance to that centroid (n,), 0 to 2.
-    """
-    import faiss
-
-    clusters = min(clusters, len(vectors))
-    step = max(1, len(vectors) // (clusters * SAMPLES_PER_CLUSTER))
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # sums in one order: the same centroids on any machine size
-    try:
-        kmeans = faiss.Kmeans(
-            vectors.shape[1], clusters, niter=20, seed=seed, spherical=True, min_points_per_centroid=1,
-            max_points_per_centroid=2 * SAMPLES_PER_CLUSTER,
-        )  # fmt: skip
-        kmeans.train(vectors[::step])
-        similarity, cluster = kmeans.index.search(vectors, 1)
-    finally:
-        faiss.omp_set_num_threads(threads)
-    return cluster[:, 0], 1 - similarity[:, 0]
-
-
-def quotas(sizes: np.ndarray, keep: int) -> np.ndarray:
-    """How many to keep of each cluster: all of the small ones, and of the large ones as evenly as goes.
-
-    >>> quotas(np.array([10, 2, 5]), 10).tolist()
-    [4, 2, 4]
-    """
-    ascending = np.sort(sizes)
-    cap = np.searchsorted(_kept_at(ascending, np.arange(ascending[-1] + 1)), keep, "right") - 1
-    quota = np.minimum(sizes, cap)
-    short = keep - int(quota.sum())
-    more = np.flatnonzero(sizes > cap)[:short]
-    quota[more] += 1
-    return quota
-
-
-def _kept_at(ascending: np.ndarray, caps: np.ndarray) -> np.ndarray:
-    """Samples kept under each cap: cluster sizes sorted (k,), caps (c,) to counts (c,)."""
-    below = np.searchsorted(ascending, caps, "right")
-    sums = np.concatenate([[0], np.cumsum(ascending)])
-    return sums[below] + caps * (len(ascending) - below)
-
-
-def _matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of equally long lists as float32 (n, d)."""
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return np.ascontiguousarray(flat.reshape(len(column), -1), np.float32)
+    def _quotas(self, t: ir.Table) -> list[int]:
+        """How many to keep of each cluster, by its number. As text in the expression, no engine has to join them."""
+        columns = {"size": t.count(), "distance": t.distance.sum()}
+        if self.mode == "density":
+            columns["isolation"] = t.cluster_isolation.max()
+        found = t.group_by("cluster").agg(**columns).order_by("cluster").to_pyarrow()
+        sizes = found["size"].to_numpy().astype(np.int64)
+        keep = round(int(sizes.sum()) * self.keep_fraction)
+        if self.mode == "density":
+            spread = found["distance"].to_numpy() / sizes / MILLION
+            complexity = spread * found["isolation"].to_numpy().astype(np.float64)
+            quota = by_density(sizes, complexity, keep, self.temperature, self.balance)
+        else:
+            quota = balanced(sizes, keep)
+        clusters = found["cluster"].to_numpy()
+        numbered = np.zeros(int(clusters.max()) + 1 if len(clusters) else 1, np.int64)
+        numbered[clusters] = quota
+        return numbered.tolist()

@@ -123,8 +123,12 @@ class GlobalFeature(Feature):
 class Known:
     """What there is besides the pool's rows when a global feature is fitted."""
 
+    samples: int
+    """How many the pool has, unreadable ones too."""
     artifacts: dict[str, dict[str, np.ndarray]]
     """Of the global features whose columns it reads, by their names."""
+    features: tuple[Feature, ...] = ()
+    """Those whose columns it reads, with their parameters."""
 
 
 class GpuFeature(Protocol):
