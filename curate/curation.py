@@ -167,7 +167,8 @@ def select_to(out: Folder, engine: Engine, measured: Measured, recipe: Recipe) -
 
 def check_out(pool: Pool, out: Folder) -> None:
     """Refuse to write a dataset into the pool that it is made from."""
-    if out.root == pool.folder.root or out.root.startswith(f"{pool.folder.root}/"):
+    inside = out.root.removeprefix(f"{pool.folder.root}/") if out.root.startswith(f"{pool.folder.root}/") else None
+    if out.root == pool.folder.root or (inside is not None and not inside.startswith(("_", "."))):
         raise RequestError(f"OUT: {out.url} lies in the pool; give a folder outside it")
     if out.exists() and out.fs.isfile(out.root):
         raise RequestError(f"OUT: {out.url} is a file; give a folder")

@@ -36,10 +36,17 @@ def curation(
     """Curate the pool into a dataset at `out` and return its manifest, as `curate filter` does."""
     target = Folder(out)
     running = open_engine(engine, workers)
+    source, asked = open_pool(pool, cache), load_recipe(recipe, tuple(changes))
     try:
+        if any(feature.name == "bootstrap" for feature in asked.features):
+            from flows.bootstrap import with_scorer  # loads torch
+
+            chosen = run_as_task("scorer", lambda: with_scorer(asked, source, running))
+        else:
+            chosen = asked
         manifest = curate_pool(
-            open_pool(pool, cache),
-            load_recipe(recipe, tuple(changes)),
+            source,
+            chosen,
             target,
             running,
             samples_per_shard=samples_per_shard,

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from curate.commands import with_scorer
 from curate.curation import measure
 from curate.engines import open_engine
 from curate.features import feature_class
@@ -37,6 +38,7 @@ def command(
     chosen = _wanted(features, changes) if features else load_recipe(recipe, changes)
     opened, engine = open_pool(pool, cache), open_engine(engine_name, workers)
     try:
+        chosen = with_scorer(chosen, opened, engine)
         with show_progress() as progress:
             measured = measure(opened, chosen, engine, progress)
     finally:

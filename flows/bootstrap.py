@@ -1,0 +1,155 @@
+"""A scorer trained on the pool itself: each fold of the pool is judged by a model that has not seen it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from itertools import takewhile
+from pathlib import Path
+
+import numpy as np
+
+from curate.curation import curate_pool, measure
+from curate.engines import Engine
+from curate.errors import RequestError
+from curate.features.batch import Batch
+from curate.features.bootstrap import REFERENCE, SCORER, Bootstrap, part_name
+from curate.features.clip import Clip
+from curate.features.contract import Feature, GlobalFeature
+from curate.features.index import Index
+from curate.features.sha256 import Sha256
+from curate.measure import batches
+from curate.pool import Pool, open_pool
+from curate.recipe import NamedFilter, Recipe
+from curate.shards import read_samples
+from curate.storage import Folder
+from filters.fold import Fold
+from filters.score import Score
+from trainer.scales import get_scale
+from trainer.train import train
+
+REFERENCES = 2048
+"""Pairs that stand for all others when a score is normalised."""
+STEPS = "steps"
+SCORERS = "_scorers"
+COLUMN = "bootstrap_score"
+log = logging.getLogger(__name__)
+
+
+def with_scorer(recipe: Recipe, pool: Pool, engine: Engine) -> Recipe:
+    """The recipe as it is, or with a scorer trained where its `bootstrap` feature names none.
+
+    The scorer is trained on what the filters before it keep, and kept in the pool's cache, so that the same
+    pool and parameters train it once.
+    """
+    wanted = next((f for f in recipe.features if isinstance(f, Bootstrap)), None)
+    if wanted is None or wanted.scorer is not None:
+        return recipe
+    if not pool.cache.is_local:
+        raise RequestError(
+            "features.bootstrap.scorer: a scorer is trained on a local disk; give --cache FOLDER, or the folder that "
+            "`curate bootstrap` wrote"
+        )
+    before = replace_filters(recipe, tuple(takewhile(lambda step: COLUMN not in step.filter.reads, recipe.filters)))
+    facts = [wanted.model_dump(mode="json"), before.hash, measure(pool, before, engine).fingerprint]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    scorer = bootstrap(pool, Path(pool.cache.path(f"{SCORERS}/{key}")), wanted, engine, before)
+    ready = wanted.model_copy(update={"scorer": str(scorer)})
+    return dataclasses.replace(recipe, features=tuple(ready if f is wanted else f for f in recipe.features))
+
+
+def bootstrap(pool: Pool, out: Path, wanted: Bootstrap, engine: Engine, before: Recipe) -> Path:
+    """Train the scorer that `wanted` describes in the folder `out`, which is returned.
+
+    A killed run goes on where it was when it is called again; a finished one is returned at once.
+
+    Args:
+        before: what a sample must pass to be trained on: best the filters that come before the scorer's in the
+            recipe that will use it.
+    """
+    if (out / SCORER).is_file():
+        return out
+    scale = dataclasses.replace(get_scale(wanted.scale), flip=True)  # a mirrored photo still fits its caption
+    if wanted.samples_seen is not None:
+        scale = dataclasses.replace(scale, samples_seen=wanted.samples_seen)
+    if wanted.trusted is not None:
+        model = out / STEPS / "trusted"
+        train(wanted.trusted, model, scale=scale, seed=wanted.seed)
+        return write_scorer(out, {0: model}, {0: Path(wanted.trusted)}, 1)
+    models: dict[int, Path] = {}
+    datasets: dict[int, Path] = {}
+    trainings = wanted.folds * wanted.rounds
+    for step in range(trainings):
+        fold, work = step % wanted.folds, out / STEPS / str(step)
+        log.info("bootstrap: training %d of %d, to judge fold %d of %d", step + 1, trainings, fold, wanted.folds)
+        latest = write_scorer(work / "judges", models, datasets, wanted.folds) if models else None
+        recipe = training_recipe(before, wanted, fold, latest)
+        curate_pool(pool, recipe, Folder(str(work / "dataset")), engine)
+        train(str(work / "dataset" / "shards"), work / "model", scale=scale, seed=wanted.seed + step)
+        models[fold], datasets[fold] = work / "model", work / "dataset" / "shards"
+    return write_scorer(out, models, datasets, wanted.folds)
+
+
+def training_recipe(before: Recipe, wanted: Bootstrap, fold: int, judges: Path | None) -> Recipe:
+    """What the model that will judge a fold is trained on: the pairs of the others that their judges like best."""
+    leave_out = NamedFilter("other_folds", Fold(fold=fold, folds=wanted.folds, leave_out=True))
+    if judges is None:
+        return replace_filters(before, (*before.filters, leave_out))
+    best = NamedFilter(COLUMN, Score(column=COLUMN, keep_fraction=wanted.keep_fraction, missing="keep"))
+    scored = dataclasses.replace(before, features=(*before.features, wanted.model_copy(update={"scorer": str(judges)})))
+    return replace_filters(scored, (*before.filters, leave_out, best))
+
+
+def replace_filters(recipe: Recipe, filters: tuple[NamedFilter, ...]) -> Recipe:
+    """The recipe with other filters, which read what its features measure, and only the features they need."""
+    known: dict[str, Feature] = {c: f for f in (Sha256(), *recipe.features) for c in f.columns()}
+    wanted, found = [column for step in filters for column in step.filter.reads], dict[str, Feature]()
+    while wanted:
+        feature = known[wanted.pop()]
+        if feature.name not in found and isinstance(feature, GlobalFeature):
+            wanted.extend(feature.reads)
+        found[feature.name] = feature
+    others = (found[name] for name in sorted(found) if name != Index.name)
+    return dataclasses.replace(recipe, features=(Index(), *others), filters=filters)
+
+
+def write_scorer(out: Path, models: Mapping[int, Path], datasets: Mapping[int, Path], folds: int) -> Path:
+    """Gather the models by the fold that each judges, with their references; the sign that it is whole comes last."""
+    for fold, model in models.items():
+        part = out / part_name(fold)
+        shutil.copytree(model / "checkpoint", part, dirs_exist_ok=True)
+        images, texts = references(datasets[fold], part)
+        with Folder(str(part)).writing(REFERENCE) as file, Path(file).open("wb") as sink:
+            np.savez(sink, images=images, texts=texts)
+    Folder(str(out)).write_json(SCORER, {"folds": folds})
+    return out
+
+
+def references(shards: Path, model: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of some pairs that a model was trained on, from all shards: float32 (n, size) each."""
+    feature, images, texts = Clip(model=str(model)), list[np.ndarray](), list[np.ndarray]()
+    for batch in _some_batches(shards):
+        columns = feature.measure(batch)
+        real = columns["clip_score"].is_valid()
+        for name, found in (("clip_image", images), ("clip_text", texts)):
+            vectors = columns[name].filter(real)
+            found.append(vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(vectors), -1).astype(np.float32))
+    return np.concatenate(images), np.concatenate(texts)
+
+
+def _some_batches(shards: Path) -> Iterator[Batch]:
+    """The first batches of every shard, as many pairs of each."""
+    pool = open_pool(str(shards))
+    share = -(-REFERENCES // len(pool.shards))
+    for shard in pool.shards:
+        with pool.folder.local_copy(shard.name) as path:
+            seen = 0
+            for batch in batches(shard.name, read_samples(path)):
+                yield batch
+                seen += len(batch)
+                if seen >= share:
+                    break
