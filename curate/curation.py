@@ -17,6 +17,8 @@ from curate.errors import RequestError, WorkError
 from curate.global_features import global_folders, measure_global, split_features
 from curate.hashing import file_sha256
 from curate.measure import ShardReport, ShardTask, known_shards, measure_shards, merge_reports, shard_tasks
+from curate.metadata.stand_in import fit_recipe
+from curate.metadata.subset import write_subset
 from curate.pool import Pool
 from curate.recipe import Recipe
 from curate.select import UNREADABLE, Selection, select, write_selection
@@ -25,6 +27,7 @@ from curate.write import SAMPLES_PER_SHARD, WrittenShard, write_shards
 
 MANIFEST = "manifest.json"
 SELECTION = "selection.parquet"
+SUBSET = "subset.npy"
 REPORT = "report.html"
 LIBRARIES = ("duckdb", "faiss-cpu", "ibis-framework", "numpy", "open_clip_torch", "pillow", "pyarrow", "torch")
 Progress = Callable[[str, int, int], None]
@@ -78,6 +81,7 @@ def measure(pool: Pool, recipe: Recipe, engine: Engine, progress: Progress | Non
         WorkError: no shard holds a sample.
     """
     began = time.perf_counter()
+    recipe = fit_recipe(recipe, pool)
     plain, fitted = split_features(recipe.features)
     tasks = tuple(shard_tasks(pool, plain))
     known = known_shards(tasks)
@@ -139,6 +143,7 @@ def curate_pool(
         RequestError: `out` holds another dataset, and `overwrite` is false.
     """
     check_out(pool, out)
+    recipe = fit_recipe(recipe, pool)
     measured = stage("measure", lambda: measure(pool, recipe, engine, progress))
     request = request_of(measured, recipe, samples_per_shard)
     if (done := finished(out, request, overwrite)) is not None:
@@ -147,7 +152,11 @@ def curate_pool(
     began = time.perf_counter()
     chosen = stage("select", lambda: select_to(out, engine, measured, recipe))
     selected = time.perf_counter()
-    written = stage("write", lambda: write_dataset(engine, measured.tasks, out, samples_per_shard, progress))
+    if pool.metadata_only:
+        log.info("POOL is metadata only: no shards are written; %s/%s lists the kept uids", out.url, SUBSET)
+        written: list[WrittenShard] = []
+    else:
+        written = stage("write", lambda: write_dataset(engine, measured.tasks, out, samples_per_shard, progress))
     seconds = {
         "measure": round(measured.seconds, 3),
         "select": round(selected - began, 3),
@@ -162,6 +171,7 @@ def select_to(out: Folder, engine: Engine, measured: Measured, recipe: Recipe) -
     """Decide, and write the verdicts to `out`."""
     chosen = decide(engine, measured, recipe)
     write_selection(chosen, out)
+    write_subset(out, SELECTION, SUBSET)
     return chosen
 
 
@@ -224,7 +234,7 @@ def make_manifest(
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """The record of a run; checks that no sample was lost."""
-    kept = sum(shard.samples for shard in written)
+    kept = chosen.kept if pool.metadata_only else sum(shard.samples for shard in written)
     if not measured.samples == chosen.samples or kept != chosen.kept:
         raise WorkError(
             f"counts do not add up: {measured.samples} measured, {chosen.samples} judged, {chosen.kept} kept, "

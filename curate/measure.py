@@ -21,6 +21,7 @@ from curate.errors import WorkError
 from curate.features.batch import Batch
 from curate.features.contract import Feature
 from curate.hashing import file_digest
+from curate.metadata.shards import is_metadata, metadata_digest, read_metadata
 from curate.pool import Pool, Shard
 from curate.shards import Sample, read_samples
 from curate.storage import Folder
@@ -95,10 +96,10 @@ def measure_shard(task: ShardTask) -> ShardReport:
     if not missing and known is not None:
         return ShardReport(task.shard.name, known["digest"], known["samples"], (), 0, time.perf_counter() - began)
     with task.pool.local_copy(task.shard.name) as path:
-        digest = file_digest(path)
+        digest = _digest(task, path)
         columns: list[list[pa.RecordBatch]] = [[] for _ in missing]
         samples = decoded = 0
-        for batch in batches(task.shard.name, read_samples(path)):
+        for batch in _read(task, path):
             for (_, feature), parts in zip(missing, columns, strict=True):
                 parts.append(_measure_batch(feature, batch))
             samples += len(batch)
@@ -171,7 +172,8 @@ def sidecar(folder: str, shard: str) -> str:
 def read_features(task: ShardTask, columns: Sequence[str]) -> pa.Table:
     """The named columns of a measured shard, side by side, one row per sample in tar order.
 
-    `error` is the first error that any of the task's features met, for a sample that has one.
+    Where two features have a column of one name, it is the first's. `error` is the first error that any of the
+    task's features met, for a sample that has one.
     """
     found: dict[str, pa.ChunkedArray] = {}
     errors: pa.ChunkedArray | None = None
@@ -181,7 +183,7 @@ def read_features(task: ShardTask, columns: Sequence[str]) -> pa.Table:
             continue
         with task.cache.parquet(sidecar(folder, task.shard.name)) as file:
             table = file.read(columns=wanted, use_threads=False)  # shards are read side by side, not columns
-        found |= {name: table[name] for name in wanted if name != ERROR}
+        found = {name: table[name] for name in wanted if name != ERROR} | found
         if ERROR in columns and (errors is None or table[ERROR].null_count < len(table)):
             errors = table[ERROR] if errors is None else pa.compute.coalesce(errors, table[ERROR])
     if errors is not None:
@@ -203,7 +205,20 @@ def cached(task: ShardTask, folder: str) -> dict | None:
     if fact["stamp"] == task.shard.stamp:
         return fact
     with task.pool.local_copy(task.shard.name) as path:  # touched or copied, perhaps not changed
-        return fact if file_digest(path) == fact["digest"] else None
+        return fact if _digest(task, path) == fact["digest"] else None
+
+
+def _read(task: ShardTask, path: str) -> Iterator[Batch]:
+    """The samples of a shard, of which `path` is a local copy."""
+    if is_metadata(task.shard.name):
+        return read_metadata(task.pool, task.shard.name, path)
+    return batches(task.shard.name, read_samples(path))
+
+
+def _digest(task: ShardTask, path: str) -> str:
+    if is_metadata(task.shard.name):
+        return metadata_digest(task.pool, task.shard.name, path)
+    return file_digest(path)
 
 
 def batches(shard: str, samples: Iterator[Sample], size: int = BATCH) -> Iterator[Batch]:
@@ -222,7 +237,7 @@ def _measure_batch(feature: Feature, batch: Batch) -> pa.RecordBatch:
         columns, failure = feature.measure(batch), None
     except Exception as error:
         if len(batch) > 1:
-            single = [_measure_batch(feature, Batch(batch.shard, [s])) for s in batch.samples]
+            single = [_measure_batch(feature, batch.one(place)) for place in range(len(batch))]
             return pa.concat_batches(single)
         if feature.name == "index":
             raise WorkError(f"{batch.shard}: {batch.samples[0].key}: {error}") from error

@@ -70,8 +70,8 @@ def write_shards(
     with out.local_copy("selection.parquet") as path:
         plan = f"{file_sha256(path)[:16]}-{samples_per_shard}"
         kept = _kept(path, tasks)
-    columns = tuple(name for _, feature in tasks[0].features for name in feature.columns())
-    columns = tuple(c for c in columns if c not in ("offset", "length", "image_offset"))
+    measured = dict.fromkeys(name for _, feature in tasks[0].features for name in feature.columns())
+    columns = tuple(c for c in measured if c not in ("offset", "length", "image_offset"))
     work = []
     for number, (first, last) in enumerate(_ranges(kept, samples_per_shard)):
         part = kept.slice(first, last - first)

@@ -66,5 +66,24 @@ def _at(values: np.ndarray, place: int, high: bool) -> float | None:
     return float(np.partition(values, place)[place])
 
 
+def below_rank(t: ir.Table, column: str, fraction: float) -> ir.Table:
+    """Keep all scores that reach the one at place floor(fraction x samples), counted from 0 with the best first.
+
+    That is one more than the fraction, and every tie with it. A sample without a score is dropped, and counts
+    among the samples.
+    """
+    scored = t[column].isnull()
+    ranked = t.mutate(
+        place=ibis.row_number().over(order_by=[scored, t[column].desc(), t.uid, t.row]),
+        samples=t.count().over(ibis.window()),
+    )
+    # In doubles, as the scripts that it follows multiply: 100 x 0.29 is less than 29.
+    rank = (ranked.samples.cast("float64") * ibis.literal(fraction, "float64")).floor().cast("int64")
+    ranked = ranked.mutate(bound=ranked[column].max(where=ranked.place >= rank).over(ibis.window()))
+    out = ranked.filter(ranked[column].isnull() | (ranked[column] < ranked.bound))
+    said = text(f"{column} ") + number(out[column], 6) + " < " + number(out.bound, 6)
+    return _verdicts(out, column, said + f", the score at the top {fraction:g}")
+
+
 def _verdicts(dropped: ir.Table, column: str, reason: ir.StringValue) -> ir.Table:
     return dropped.select("row", reason=reason.fill_null(f"no {column}"), duplicate_of=ibis.null("string"))

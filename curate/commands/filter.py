@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from curate.curation import MANIFEST, REPORT, Measured, curate_pool, decide, measure
+from curate.curation import MANIFEST, REPORT, SUBSET, Measured, curate_pool, decide, measure
 from curate.engines import NAMES, open_engine
 from curate.pool import open_pool
 from curate.progress import show_progress
@@ -24,6 +24,7 @@ from curate.write import SAMPLES_PER_SHARD
 @click.option(
     "--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change one parameter: image_size.min_side=32."
 )
+@click.option("--metadata", help="Folder of DataComp's metadata for a pool of tars: gives sizes and scores, by uid.")
 @click.option(
     "--engine", "engine_name", default="local", show_default=True, help=f"Where it runs: {' or '.join(NAMES)}."
 )
@@ -40,6 +41,7 @@ def command(
     out: str | None,
     recipe: str | None,
     changes: tuple[str, ...],
+    metadata: str | None,
     engine_name: str,
     workers: int | None,
     cache: str | None,
@@ -53,6 +55,8 @@ def command(
     Without a recipe it keeps readable, distinct images of a useful size with an English caption that is not
     boilerplate. Every sample gets a verdict and a reason in OUT/selection.parquet; OUT/report.html shows them.
     """
+    if metadata:
+        changes += (f"features.datacomp.metadata={json.dumps(metadata)}",)
     chosen = load_recipe(recipe, changes)
     opened = open_pool(pool, cache)
     if out is None and not dry_run:
@@ -111,5 +115,6 @@ def summary(result: dict[str, Any], out: str | None) -> str:
         f"from the cache: {measured['shards_cached']}",
     ]
     if out is not None and "shards" in result:
-        lines.append(f"shards: {out}/shards  manifest: {out}/{MANIFEST}  report: {out}/{REPORT}")
+        written = f"shards: {out}/shards" if result["shards"] else f"subset: {out}/{SUBSET}"
+        lines.append(f"{written}  manifest: {out}/{MANIFEST}  report: {out}/{REPORT}")
     return "\n".join(lines)

@@ -20,6 +20,7 @@ from curate.recipe import Recipe, load_recipe, parse_recipe
 @click.option("--features", help="Names with commas between.  [default: those of the default recipe]")
 @click.option("-r", "--recipe", help="Measure what this recipe's filters read; also sets parameters of features.")
 @click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="features.FEATURE.PARAMETER=VALUE")
+@click.option("--metadata", help="Folder of DataComp's metadata for a pool of tars: gives sizes and scores, by uid.")
 @click.option("--engine", "engine_name", default="local", show_default=True, help="local or spark.")
 @click.option("--workers", type=click.IntRange(1), help="Processes or threads. Default: one per core.")
 @click.option("--cache", help="Folder or URL for the features.  [default: POOL/_features]")
@@ -29,12 +30,15 @@ def command(
     features: str | None,
     recipe: str | None,
     changes: tuple[str, ...],
+    metadata: str | None,
     engine_name: str,
     workers: int | None,
     cache: str | None,
     as_json: bool,
 ) -> None:
     """Measure the features of POOL that its cache lacks, so that `curate filter` only has to decide."""
+    if metadata:
+        changes += (f"features.datacomp.metadata={json.dumps(metadata)}",)
     chosen = _wanted(features, changes) if features else load_recipe(recipe, changes)
     opened, engine = open_pool(pool, cache), open_engine(engine_name, workers)
     try:

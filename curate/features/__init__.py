@@ -30,8 +30,8 @@ def feature_class(name: str) -> type[Feature]:
 @cache
 def column_owners() -> dict[str, str]:
     """Which built-in feature measures a column, with its own parameters: column name to feature name."""
-    owners = {}
+    owners: dict[str, str] = {}
     for name in builtin_names():
-        for column in feature_class(name)().columns():
-            owners[column] = name
+        if not feature_class(name).stands_in:
+            owners |= dict.fromkeys(feature_class(name)().columns(), name)
     return owners

@@ -39,6 +39,12 @@ class Caption(Feature):
         return {
             "caption": text,
             "caption_length": pc.utf8_length(text),
-            "caption_words": pc.count_substring_regex(text, r"\S+"),
+            "caption_words": _words(text),
             "caption_alpha": pc.if_else(pc.is_valid(text), share, None),
         }
+
+
+def _words(text: pa.Array) -> pa.Array:
+    """How many runs there are between white space of any script: as many as `str.split` finds."""
+    trimmed = pc.utf8_trim_whitespace(text)
+    return pc.if_else(pc.equal(trimmed, ""), 0, pc.list_value_length(pc.utf8_split_whitespace(trimmed)))

@@ -16,8 +16,10 @@ def test_features_are_implied_by_the_filters_that_read_them() -> None:
 
 
 @pytest.mark.parametrize("name", builtin_recipes())
-def test_built_in_recipes_are_valid(name: str, tiny_clip: Path) -> None:
-    recipe = load_recipe(name, (f"features.clip.model={tiny_clip}",))
+def test_built_in_recipes_are_valid(name: str, tiny_clip: Path, tmp_path: Path) -> None:
+    concepts = tmp_path / "concepts.txt"
+    concepts.write_text("dog")
+    recipe = load_recipe(name, (f"features.clip.model={tiny_clip}", f"features.concepts.metadata={concepts}"))
     assert recipe.filters and recipe.description and len(recipe.hash) == 12
 
 

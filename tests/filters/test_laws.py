@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
+from functools import cache
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from curate.features import column_owners
 from curate.recipe import builtin_filters, load_recipe, parse_recipe
+from filters._uids import parse_uids, sort_uids
 from filters.contract import Filter, PoolFilter, RowFilter
 from tests.filters.conftest import Judge
 
 NEEDED: dict[str, dict[str, Any]] = {
     "semantic_duplicates": {"epsilon": 0.5},
     "clip_score": {"keep_fraction": 0.5},
+    "concept_balance": {"max_per_concept": 5},
     "score": {"column": "clip_score", "keep_fraction": 0.5},
 }
 WORDS = ["red", "boat", "lake", "dawn", "old", "town", "dog", "runs"]
 
 
 def filter_named(name: str) -> Filter:
-    return parse_recipe({"filters": [{name: NEEDED.get(name, {})}]}).filters[0].filter
+    parameters = half_listed() if name == "uid_subset" else NEEDED.get(name, {})
+    return parse_recipe({"filters": [{name: parameters}]}).filters[0].filter
+
+
+@cache
+def half_listed() -> dict[str, Any]:
+    """A subset file that lists every other uid of the rows that the laws are tried on."""
+    uids = pa.array([row["uid"] for seed in range(6) for row in some_rows(200, seed)][::2])
+    file = Path(tempfile.mkdtemp(prefix="laws-")) / "subset.npy"
+    np.save(file, sort_uids(parse_uids(uids)[0]))
+    return {"file": str(file)}
 
 
 def some_rows(count: int, seed: int) -> list[dict[str, Any]]:
@@ -37,7 +53,7 @@ def some_rows(count: int, seed: int) -> list[dict[str, Any]]:
     for n, words in enumerate(signed(*captions)):
         vector = random.normal(size=8)
         values = words | {
-            "uid": f"{random.integers(10**12):012d}", "width": int(random.integers(20, 400)),
+            "uid": f"{random.integers(10**12):032x}", "width": int(random.integers(20, 400)),
             "height": int(random.integers(20, 400)), "format": "JPEG", "mode": "RGB",
             "sha256": sha256(str(random.integers(count // 2 + 1)).encode()).hexdigest(),
             "phash": base[n % 5] ^ (1 << int(random.integers(12))),
@@ -47,6 +63,7 @@ def some_rows(count: int, seed: int) -> list[dict[str, Any]]:
             "language_probability": random.random(), "clip_score": round(random.random(), 1),
             "clip_image": (vector / np.linalg.norm(vector)).tolist(), "clip_text": None,
             "cluster": n % 4, "cluster_similarity": n % 17 / 17, "cluster_isolation": n % 4 / 4,
+            "concepts": sorted(set(captions[n].split()) - {"runs"}),
             "text_area": n % 7 / 10, "caption_in_image": n % 10 / 10, "nsfw": n % 13 / 13,
         }  # fmt: skip
         if n % 11 == 0:
