@@ -26,7 +26,12 @@ def select(engine: Engine, tasks: Sequence[ShardTask], recipe: Recipe) -> Select
     Filters run in recipe order, each on what the ones before it kept, so the first that drops a sample owns
     the reason. Consecutive row filters are one pass over the rows.
     """
-    return decide_more(engine, undecided(engine, tasks), [NamedFilter(UNREADABLE, _Unreadable()), *recipe.filters])
+    return decide_more(engine, undecided(engine, tasks), every_filter(recipe))
+
+
+def every_filter(recipe: Recipe) -> list[NamedFilter]:
+    """The recipe's filters, and before them the one that drops what could not be read."""
+    return [NamedFilter(UNREADABLE, _Unreadable()), *recipe.filters]
 
 
 def undecided(engine: Engine, tasks: Sequence[ShardTask]) -> Selection:
@@ -52,6 +57,7 @@ def _decide(engine: Engine, before: Selection, stage: Sequence[NamedFilter]) -> 
     dropped = engine.keep(found)
     counts = {row[STEP]: row["n"] for row in _counts(dropped)}
     alive = before.alive.without(dropped) if counts else before.alive
+    engine.forget(but=[dropped])
     seconds = (time.perf_counter() - began) / len(stage)
     funnel, count = [*before.funnel], before.kept
     for number, step in enumerate(stage, first):

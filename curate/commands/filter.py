@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from curate.curation import MANIFEST, REPORT, SUBSET, Measured, curate_pool, decide, measure
-from curate.engines import NAMES, open_engine
-from curate.pool import open_pool
-from curate.progress import show_progress
-from curate.recipe import load_recipe
-from curate.select import FunnelStep
+from curate.curation import MANIFEST, REPORT, curate_pool, decide, measure, warnings
+from curate.engines import NAMES, Engine, open_engine
+from curate.pool import Pool, open_pool
+from curate.preview import examples_text, preview
+from curate.progress import Report, show_progress
+from curate.recipe import Recipe, load_recipe
 from curate.storage import Folder
+from curate.sweep import Sweep, split_sweep, sweep_pool, sweep_table
 from curate.write import SAMPLES_PER_SHARD
 
 
@@ -22,9 +23,12 @@ from curate.write import SAMPLES_PER_SHARD
 @click.argument("out", required=False)
 @click.option("-r", "--recipe", help="A YAML file, or the name of a built-in recipe (see `curate recipes`).")
 @click.option(
-    "--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change one parameter: image_size.min_side=32."
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="PATH=VALUE[,VALUE...]",
+    help="Change one parameter: image_size.min_side=32. Several values compare what each keeps, and write nothing.",
 )
-@click.option("--metadata", help="Folder of DataComp's metadata for a pool of tars: gives sizes and scores, by uid.")
 @click.option(
     "--engine", "engine_name", default="local", show_default=True, help=f"Where it runs: {' or '.join(NAMES)}."
 )
@@ -34,14 +38,13 @@ from curate.write import SAMPLES_PER_SHARD
 @click.option("--cache", help="Folder or URL for the features.  [default: POOL/_features]")
 @click.option("--samples-per-shard", type=click.IntRange(1), default=SAMPLES_PER_SHARD, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace a dataset at OUT that was made from another request.")
-@click.option("--dry-run", is_flag=True, help="Measure and decide; write nothing but the feature cache.")
+@click.option("--dry-run", is_flag=True, help="Measure, decide and show examples; write nothing but the feature cache.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     pool: str,
     out: str | None,
     recipe: str | None,
     changes: tuple[str, ...],
-    metadata: str | None,
     engine_name: str,
     workers: int | None,
     cache: str | None,
@@ -55,23 +58,24 @@ def command(
     Without a recipe it keeps readable, distinct images of a useful size with an English caption that is not
     boilerplate. Every sample gets a verdict and a reason in OUT/selection.parquet; OUT/report.html shows them.
     """
-    if metadata:
-        changes += (f"features.datacomp.metadata={json.dumps(metadata)}",)
-    chosen = load_recipe(recipe, changes)
+    single, sweep = split_sweep(changes)
+    recipes = [load_recipe(recipe, single)] if sweep is None else sweep_recipes(recipe, single, sweep)
     opened = open_pool(pool, cache)
-    if out is None and not dry_run:
+    if sweep is not None and out is not None:
+        raise click.UsageError("OUT: --set with several values writes nothing; leave OUT out, or give one value")
+    if sweep is None and out is None and not dry_run:
         raise click.UsageError("OUT: give a folder for the dataset, or --dry-run")
     engine = open_engine(engine_name, workers)
     try:
         with show_progress() as progress:
-            if dry_run:
-                measured = measure(opened, chosen, engine, progress)
-                selection = decide(engine, measured, chosen)
-                result = _preview(measured, selection.funnel)
+            if sweep is not None:
+                result = _swept(opened, recipes, sweep, engine, progress)
+            elif dry_run:
+                result = _previewed(opened, recipes[0], engine, progress)
             else:
                 result = curate_pool(
                     opened,
-                    chosen,
+                    recipes[0],
                     Folder(str(out)),
                     engine,
                     samples_per_shard=samples_per_shard,
@@ -83,12 +87,31 @@ def command(
     click.echo(json.dumps(result, indent=2) if as_json else summary(result, out))
 
 
-def _preview(measured: Measured, funnel: tuple[FunnelStep, ...]) -> dict[str, Any]:
-    rows, kept = funnel[0].samples_in, funnel[-1].samples_out
+def sweep_recipes(recipe: str | None, changes: tuple[str, ...], sweep: Sweep) -> list[Recipe]:
+    """The recipe with each value of a sweep."""
+    return [load_recipe(recipe, (*changes, f"{sweep.path}={value}")) for value in sweep.values]
+
+
+def _previewed(pool: Pool, recipe: Recipe, engine: Engine, progress: Report) -> dict[str, Any]:
+    measured = measure(pool, recipe, engine, progress)
+    selection = decide(engine, measured, recipe)
     return {
         "measure": measured.as_dict(),
-        "funnel": [step.as_dict() for step in funnel],
-        "selection": {"rows": rows, "kept": kept, "dropped": rows - kept},
+        "funnel": [step.as_dict() for step in selection.funnel],
+        "selection": {
+            "rows": selection.samples, "kept": selection.kept, "dropped": selection.samples - selection.kept,
+        },
+        "warnings": warnings(selection),
+        "examples": preview(selection).as_dict(),
+    }  # fmt: skip
+
+
+def _swept(pool: Pool, recipes: list[Recipe], sweep: Sweep, engine: Engine, progress: Report) -> dict[str, Any]:
+    found = sweep_pool(engine, sweep, recipes, lambda recipe: measure(pool, recipe, engine, progress).tasks)
+    return {
+        "parameter": sweep.path,
+        "rows": found[0].samples,
+        "values": [value.as_dict(sweep.values) for value in found],
     }
 
 
@@ -107,14 +130,17 @@ def funnel_table(result: dict[str, Any]) -> str:
 
 
 def summary(result: dict[str, Any], out: str | None) -> str:
-    """The funnel, what was measured, and where things are."""
+    """The funnel, what was measured, and examples or where things are; or the table of a sweep."""
+    if "parameter" in result:
+        return sweep_table(result)
     measured = result["measure"]
     lines = [
         funnel_table(result),
         f"images decoded: {measured['images_decoded']:,}; shards measured: {measured['shards_measured']}, "
         f"from the cache: {measured['shards_cached']}",
     ]
+    if "examples" in result:
+        lines.insert(0, examples_text(result["examples"]))
     if out is not None and "shards" in result:
-        written = f"shards: {out}/shards" if result["shards"] else f"subset: {out}/{SUBSET}"
-        lines.append(f"{written}  manifest: {out}/{MANIFEST}  report: {out}/{REPORT}")
+        lines.append(f"shards: {out}/shards  manifest: {out}/{MANIFEST}  report: {out}/{REPORT}")
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import ibis.expr.types as ir
 import numpy as np
@@ -28,6 +28,12 @@ class Survivors(Protocol):
     def without(self, dropped: ir.Table) -> Survivors:
         """Those whose `row` is not in a kept table."""
 
+    def some(self, count: int) -> np.ndarray:
+        """`row` of at most `count` of these samples, int64: those that `scattered` puts first, alike on any engine."""
+
+    def shared(self, other: Survivors) -> int:
+        """How many samples are among the survivors of another selection of the same pool too."""
+
 
 class Engine(Protocol):
     """Runs the same picklable functions and Ibis expressions, whatever it is built on."""
@@ -45,6 +51,9 @@ class Engine(Protocol):
 
     def keep(self, table: ir.Table | pa.Table) -> ir.Table:
         """Work an expression out once and keep its rows, so that what is built on it does not do so again."""
+
+    def forget(self, but: Sequence[ir.Table]) -> None:
+        """Drop the tables made since the last call but for these; earlier ones stay."""
 
     def close(self) -> None:
         """Give back what it holds."""
@@ -65,6 +74,11 @@ def open_engine(name: str, workers: int | None = None) -> Engine:
 
         return SparkEngine(workers)
     raise RequestError(f"--engine: no engine {name!r}; there are {', '.join(NAMES)}")
+
+
+def scattered(row: Any) -> Any:
+    """A number for a `row`, to draw some by: the same in numpy and in any engine's integers."""
+    return (row % 2147483647) * 1664525 % 2147483647
 
 
 def numbered_rows(number: int, task: ShardTask, columns: Sequence[str]) -> pa.Table:

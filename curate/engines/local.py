@@ -16,7 +16,7 @@ import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 
-from curate.engines import ROW, schema_of
+from curate.engines import ROW, Survivors, scattered, schema_of
 from curate.engines.scan import Scan, row_counts
 from curate.errors import WorkError
 from curate.measure import ShardTask, one_thread
@@ -33,6 +33,7 @@ class LocalEngine:
         self._scratch = tempfile.TemporaryDirectory(prefix="curate-")
         self._connection: Any = None
         self._tables = 0
+        self._passing: list[str] = []
 
     def gpu_here(self) -> bool:
         import torch
@@ -62,11 +63,11 @@ class LocalEngine:
         return LocalSurvivors(self, tasks, starts, None)
 
     def keep(self, table: ir.Table | pa.Table) -> ir.Table:
-        if not isinstance(table, pa.Table):
-            return self.duckdb().create_table(self._name(), table)
-        view, name = self.view(table), self._name()
-        self.duckdb().con.execute(f"CREATE TABLE {name} AS SELECT * FROM {view.get_name()}")
-        self.duckdb().con.unregister(view.get_name())
+        name = self._name()
+        if isinstance(table, pa.Table):
+            self.duckdb().con.execute(f"CREATE TABLE {name} AS SELECT * FROM {self.view(table).get_name()}")
+        else:
+            self.duckdb().create_table(name, table)
         return self.duckdb().table(name)
 
     def view(self, rows: pa.Table | Scan) -> ir.Table:
@@ -77,7 +78,16 @@ class LocalEngine:
 
     def _name(self) -> str:
         self._tables += 1
-        return f"step_{self._tables}"
+        self._passing.append(f"step_{self._tables}")
+        return self._passing[-1]
+
+    def forget(self, but: Sequence[ir.Table]) -> None:
+        staying = {table.get_name() for table in but}
+        for name in self._passing:
+            if name not in staying:
+                self.duckdb().con.unregister(name)
+                self.duckdb().con.execute(f"DROP TABLE IF EXISTS {name}")
+        self._passing.clear()
 
     def duckdb(self) -> Any:
         """The connection. Its tables are in memory, up to a limit; what goes beyond it goes to disk."""
@@ -121,6 +131,19 @@ class LocalSurvivors:
             rows = batch.column(0).to_numpy()
             alive[self.starts[rows >> 32] + (rows & 0xFFFFFFFF)] = False
         return LocalSurvivors(self.engine, self.tasks, self.starts, alive)
+
+    def some(self, count: int) -> np.ndarray:
+        places = np.arange(self.starts[-1]) if self.alive is None else np.flatnonzero(self.alive)
+        shard = np.searchsorted(self.starts, places, side="right") - 1
+        rows = (shard << 32) + places - self.starts[shard]
+        return rows[np.lexsort((rows, scattered(rows)))[:count]]
+
+    def shared(self, other: Survivors) -> int:
+        assert isinstance(other, LocalSurvivors)
+        if self.alive is None or other.alive is None:
+            both = other.alive if self.alive is None else self.alive
+            return int(self.starts[-1] if both is None else both.sum())
+        return int((self.alive & other.alive).sum())
 
 
 def memory_limit() -> int:

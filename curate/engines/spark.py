@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 
 import ibis
 import ibis.expr.types as ir
+import numpy as np
 import pyarrow as pa
 
-from curate.engines import ROW, numbered_rows, schema_of
+from curate.engines import ROW, Survivors, numbered_rows, scattered, schema_of
+from curate.engines.scan import row_counts
 from curate.errors import RequestError, WorkError
 from curate.measure import ShardTask
 
@@ -50,6 +52,7 @@ class SparkEngine:
             ) from error
         self._connection = ibis.pyspark.connect(self._spark)
         self._views: list[str] = []
+        self._old = 0
 
     def gpu_here(self) -> bool:
         return False  # its executors have the GPUs
@@ -107,11 +110,20 @@ class SparkEngine:
             raise WorkError(f"a Spark task failed: {str(error).strip().splitlines()[-1][:300]}") from error
         return frame
 
+    def forget(self, but: Sequence[ir.Table]) -> None:
+        staying = {table.get_name() for table in but}
+        for name in [name for name in self._views[self._old :] if name not in staying]:
+            self._remove(name)
+        self._old = len(self._views)
+
     def close(self) -> None:
-        for name in self._views:
-            self._spark.table(name).unpersist()
-            self._spark.catalog.dropTempView(name)
-        self._views.clear()
+        for name in [*self._views]:
+            self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        self._spark.table(name).unpersist()
+        self._spark.catalog.dropTempView(name)
+        self._views.remove(name)
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,19 @@ class SparkSurvivors:
 
     def without(self, dropped: ir.Table) -> SparkSurvivors:
         return SparkSurvivors(self.engine, self.tasks, (*self.dropped, dropped))
+
+    def some(self, count: int) -> np.ndarray:
+        rows = self.table(["uid"], once=True).select(ROW)
+        found = rows.order_by([scattered(rows.row), rows.row]).limit(count).to_pyarrow()
+        return found[ROW].to_numpy()
+
+    def shared(self, other: Survivors) -> int:
+        assert isinstance(other, SparkSurvivors)
+        samples = int(row_counts(self.tasks).sum())
+        if not (tables := [table.select(ROW) for table in (*self.dropped, *other.dropped)]):
+            return samples
+        gone = ibis.union(*tables, distinct=True) if len(tables) > 1 else tables[0]
+        return samples - int(gone.count().to_pyarrow().as_py())
 
 
 def _for_spark(field: pa.Field) -> pa.Field:
