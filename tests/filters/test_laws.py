@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curate.features import column_owners
+from curate.features import column_owners, image_views
 from curate.recipe import builtin_filters, load_recipe, parse_recipe
 from filters._uids import parse_uids, sort_uids
 from filters.contract import Filter, PoolFilter, RowFilter
+from tests.conftest import photo
 from tests.filters.conftest import Judge
 
 NEEDED: dict[str, dict[str, Any]] = {
@@ -42,6 +43,17 @@ def half_listed() -> dict[str, Any]:
     return {"file": str(file)}
 
 
+def some_views(count: int, random: np.random.Generator) -> list[dict[str, list[int]]]:
+    """The views of copies of seven pictures, some darker and all a little noisy."""
+    pictures = np.stack([np.asarray(photo(n, (32, 32)).convert("L"), float) for n in range(7)])
+    darker = pictures[np.arange(count) % 7] * random.uniform(0.6, 1, (count, 1, 1))
+    levels = (darker + random.normal(0, 3, (count, 32, 32))).clip(0, 255).astype(np.uint8)
+    return [
+        {"view_hashes": hashes.tolist(), "thumbnail": pixels.tolist()}
+        for hashes, pixels in zip(image_views.view_hashes(levels), image_views.words(levels), strict=True)
+    ]
+
+
 def some_rows(count: int, seed: int) -> list[dict[str, Any]]:
     """Rows with values of every built-in feature, with ties, near duplicates and nulls among them."""
     from tests.filters.test_near_duplicate_captions import rows as signed
@@ -49,6 +61,7 @@ def some_rows(count: int, seed: int) -> list[dict[str, Any]]:
     random = np.random.default_rng(seed)
     captions = [" ".join(random.choice(WORDS, random.integers(2, 7))) for _ in range(count)]
     base = [int(v) for v in random.integers(0, 2**63, 5)]
+    views = some_views(count, random)
     out = []
     for n, words in enumerate(signed(*captions)):
         vector = random.normal(size=8)
@@ -56,7 +69,8 @@ def some_rows(count: int, seed: int) -> list[dict[str, Any]]:
             "uid": f"{random.integers(10**12):032x}", "width": int(random.integers(20, 400)),
             "height": int(random.integers(20, 400)), "format": "JPEG", "mode": "RGB",
             "sha256": sha256(str(random.integers(count // 2 + 1)).encode()).hexdigest(),
-            "phash": base[n % 5] ^ (1 << int(random.integers(12))),
+            "phash": base[n % 5] ^ (1 << int(random.integers(12))), "dhash": base[n % 5],
+            "colorhash": n % 9, **views[n],
             "brightness": random.random(), "contrast": random.random() / 4, "sharpness": random.random() * 20,
             "entropy": random.random() * 8, "caption_length": len(captions[n]), "caption_words": n % 6,
             "caption_alpha": random.random(), "language": str(random.choice(["en", "de"])),
@@ -68,7 +82,7 @@ def some_rows(count: int, seed: int) -> list[dict[str, Any]]:
         }  # fmt: skip
         if n % 11 == 0:
             values |= dict.fromkeys(("width", "phash", "clip_score", "clip_image", "language", "contrast", "minhash"))
-            values |= dict.fromkeys(("cluster", "cluster_similarity", "cluster_isolation"))
+            values |= dict.fromkeys(("cluster", "cluster_similarity", "cluster_isolation", "view_hashes", "dhash"))
         out.append(values)
     return out
 
