@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from curate.curation import MANIFEST, REPORT, curate_pool, decide, measure, warnings
+from curate.commands import with_scorer
+from curate.curation import MANIFEST, REPORT, SUBSET, curate_pool, decide, measure, warnings
 from curate.engines import NAMES, Engine, open_engine
 from curate.pool import Pool, open_pool
 from curate.preview import examples_text, preview
@@ -29,6 +30,7 @@ from curate.write import SAMPLES_PER_SHARD
     metavar="PATH=VALUE[,VALUE...]",
     help="Change one parameter: image_size.min_side=32. Several values compare what each keeps, and write nothing.",
 )
+@click.option("--metadata", help="Folder of DataComp's metadata for a pool of tars: gives sizes and scores, by uid.")
 @click.option(
     "--engine", "engine_name", default="local", show_default=True, help=f"Where it runs: {' or '.join(NAMES)}."
 )
@@ -45,6 +47,7 @@ def command(
     out: str | None,
     recipe: str | None,
     changes: tuple[str, ...],
+    metadata: str | None,
     engine_name: str,
     workers: int | None,
     cache: str | None,
@@ -59,6 +62,8 @@ def command(
     boilerplate. Every sample gets a verdict and a reason in OUT/selection.parquet; OUT/report.html shows them.
     """
     single, sweep = split_sweep(changes)
+    if metadata:
+        single += (f"features.datacomp.metadata={json.dumps(metadata)}",)
     recipes = [load_recipe(recipe, single)] if sweep is None else sweep_recipes(recipe, single, sweep)
     opened = open_pool(pool, cache)
     if sweep is not None and out is not None:
@@ -67,6 +72,7 @@ def command(
         raise click.UsageError("OUT: give a folder for the dataset, or --dry-run")
     engine = open_engine(engine_name, workers)
     try:
+        recipes = [with_scorer(chosen, opened, engine) for chosen in recipes]
         with show_progress() as progress:
             if sweep is not None:
                 result = _swept(opened, recipes, sweep, engine, progress)
@@ -142,5 +148,6 @@ def summary(result: dict[str, Any], out: str | None) -> str:
     if "examples" in result:
         lines.insert(0, examples_text(result["examples"]))
     if out is not None and "shards" in result:
-        lines.append(f"shards: {out}/shards  manifest: {out}/{MANIFEST}  report: {out}/{REPORT}")
+        written = f"shards: {out}/shards" if result["shards"] else f"subset: {out}/{SUBSET}"
+        lines.append(f"{written}  manifest: {out}/{MANIFEST}  report: {out}/{REPORT}")
     return "\n".join(lines)
