@@ -127,8 +127,39 @@ def encode(model: Model, inputs: Inputs, size: int) -> tuple[np.ndarray, np.ndar
             )
             seen = model.network.encode_image((pixels - mean) / std)
         if len(inputs.tokens):
-            read = model.network.encode_text(inputs.tokens.to(model.device, non_blocking=True))
+            read = _encode_text(model, inputs.tokens)
     return _spread(seen, inputs.has_image, size), _spread(read, inputs.has_text, size)
+
+
+def _encode_text(model: Model, tokens: Any) -> Any:
+    """Text embeddings, not yet of unit length or already so: float (texts, size).
+
+    In a text tower whose words see only what stands before them, what follows the last word of the longest text
+    changes nothing, so it is not computed: captions of 15 words fill a fifth of the 77 places.
+    """
+    import torch
+
+    network = model.network
+    moved = tokens.to(model.device, non_blocking=True)
+    if not _sees_only_before(network):
+        return network.encode_text(moved)
+    places = int(tokens.argmax(dim=1).max()) + 1  # the end of a text has the highest number
+    cut = {
+        "positional_embedding": network.positional_embedding[:places],
+        "attn_mask": network.attn_mask[:places, :places],
+    }
+    return torch.func.functional_call(network, cut, kwargs={"text": moved[:, :places]})[1]
+
+
+def _sees_only_before(network: Any) -> bool:
+    """Whether it is open_clip's plain CLIP with causal attention, which reads a text at its end."""
+    import open_clip
+    import torch
+
+    if type(network) is not open_clip.CLIP or network.text_pool_type != "argmax" or network.output_dict:
+        return False
+    mask = network.attn_mask
+    return mask is not None and bool(torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1)))
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ class Clip(Feature):
     """
 
     name: ClassVar = "clip"
-    version: ClassVar = 1
+    version: ClassVar = 2
     needs: ClassVar = ("image", "text")
     gpu: ClassVar = True
     model: str = "ViT-B-32"
