@@ -12,9 +12,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def threaded(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def threaded(function: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None) -> Iterator[Result]:
     """Yield a function of each item in order, worked out by a thread per core, a few ahead of whoever takes them."""
-    threads = len(os.sched_getaffinity(0))
+    threads = threads or len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Result]] = deque()
         try:

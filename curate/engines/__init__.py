@@ -43,8 +43,11 @@ class Engine(Protocol):
     def gpu_here(self) -> bool:
         """Whether this process should feed the models: it has a GPU, and the shards are measured beside it."""
 
-    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
-        """Run a function on every task, in any order; the first failure ends the run with `WorkError`."""
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task], light: bool = False) -> Iterator[Result]:
+        """Run a function on every task, in any order; the first failure ends the run with `WorkError`.
+
+        `light` work waits for files and lets go of the interpreter: threads do, where a process would cost its start.
+        """
 
     def samples(self, tasks: Sequence[ShardTask]) -> Survivors:
         """All samples of measured shards."""

@@ -20,6 +20,7 @@ from curate.engines import ROW, Survivors, scattered, schema_of
 from curate.engines.scan import Scan, row_counts
 from curate.errors import WorkError
 from curate.measure import ShardTask, one_thread
+from curate.threads import threaded
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -40,9 +41,12 @@ class LocalEngine:
 
         return torch.cuda.is_available()
 
-    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task], light: bool = False) -> Iterator[Result]:
         if self.workers == 1 or len(tasks) <= 1:
             yield from (function(task) for task in tasks)
+            return
+        if light:
+            yield from threaded(function, tasks, self.workers)
             return
         context = multiprocessing.get_context("spawn")  # forking a process that has threads may hang
         with ProcessPoolExecutor(min(self.workers, len(tasks)), context, initializer=one_thread) as pool:

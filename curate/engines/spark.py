@@ -57,7 +57,7 @@ class SparkEngine:
     def gpu_here(self) -> bool:
         return False  # its executors have the GPUs
 
-    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+    def map(self, function: Callable[[Task], Result], tasks: Sequence[Task], light: bool = False) -> Iterator[Result]:
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
                 for pickled in batch.column(0).to_pylist():
