@@ -2,121 +2,184 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
+import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
-from filters._groups import places, priority_order, survivors
-from filters._shingles import jaccard, mix, normalised
-from filters.contract import VERDICTS, PoolFilter
+from filters._groups import places, survivors
+from filters._lsh import band_keys, banding, candidates
+from filters._shingles import jaccard, normalised
+from filters.contract import PoolFilter, number
 
-ROWS_PER_BAND = 6  # 21 bands of 6 of 128 values: a pair with Jaccard 0.8 is missed once in 600
-BUCKET = 64  # members of a bucket that are compared with each other; the rest, with the best of them
+BATCH = 1 << 13  # rows streamed at once
+PAIRS = 1 << 18  # candidates verified at once
 
 
 class NearDuplicateCaptions(PoolFilter):
     """Group captions with a Jaccard similarity of at least `min_jaccard` and thin the groups.
 
-    A caption that `boilerplate` or more samples share ("click to enlarge") tells nothing of any of their
-    images: the whole group goes. Of smaller groups `max_copies` samples stay, null for all: those with the
-    `highest_clip_score`, or the `first` by uid. Candidates by MinHash LSH (Broder 1997; Leskovec et al.,
+    A caption shared by at least `boilerplate` samples and by at least `boilerplate_share` of the samples
+    that come to this filter ("click to enlarge") tells nothing of any of their images: the whole group
+    goes; with both null, none does. Of the other groups `max_copies` samples stay, null for all: those with
+    the `highest_clip_score`, or the `first` by uid. Candidates by MinHash LSH (Broder 1997; Leskovec et al.,
     Mining of Massive Datasets, ch. 3), each verified exactly on the captions' five-character pieces.
+
+    Memory: 16 bytes a sample, some 200 a distinct caption; columns stream past.
     """
 
     min_jaccard: float = Field(0.8, gt=0, le=1)
     max_copies: int | None = Field(1, ge=1)
     boilerplate: int | None = Field(50, ge=2)
+    boilerplate_share: float | None = Field(None, gt=0, le=1)
     keep: Literal["first", "highest_clip_score"] = "first"
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return ("minhash", "caption") if self.keep == "first" else ("minhash", "caption", "clip_score")
+        columns = ("minhash", "caption_key", "caption")
+        return columns if self.keep == "first" else (*columns, "clip_score")
 
-    def drops(self, t: ir.Table) -> pa.Table:
-        rows = t.filter(t.minhash.notnull()).to_pyarrow()
-        rows = rows.take(priority_order(rows, None if self.keep == "first" else "clip_score"))
-        texts = normalised(rows["caption"].combine_chunks())
-        # Equal captions are one item, numbered by its first and so best sample.
-        distinct = texts.dictionary_encode()
-        item = distinct.indices.to_numpy().astype(np.int64)
-        _, best = np.unique(item, return_index=True)
-        words = distinct.dictionary.to_pylist()
-        left, right, similarity = near_captions(_signatures(rows["minhash"], best), words, self.min_jaccard)
-        of_item = survivors(len(words), left, right, 1 - similarity)
-        leader = np.where(of_item >= 0, of_item, np.arange(len(words)))[item]
-        size = np.bincount(leader, minlength=len(words))
-        place = places(leader, np.argsort(leader, kind="stable"))
-        everyone = size[leader] >= (self.boilerplate or np.inf)
-        extra = ~everyone & (place >= (self.max_copies or np.inf))
-        return _verdicts(rows, everyone, extra, size[leader], best[leader])
+    def drops(self, t: ir.Table) -> ir.Table:
+        known = t.filter(t.minhash.notnull() & t.caption_key.notnull() & t.caption.notnull())
+        row, item, best = _items(known, self.keep)
+        left, right, similarity = _near_pairs(known, row[best], self.min_jaccard)
+        of_item = survivors(len(best), left, right, 1 - similarity)
+        leader = np.where(of_item >= 0, of_item, np.arange(len(best)))
+        alike = _similarity_to(leader, left, right, similarity)
+        group = leader[item]
+        size = np.bincount(group, minlength=len(best))[group]
+        bound = self.bound(len(row))
+        whole = size >= bound
+        extra = places(group, np.argsort(group, kind="stable")) >= (self.max_copies or np.inf)
+        dropped = np.flatnonzero(whole | extra)
+        found = {
+            "row": row[dropped],
+            "kept_row": row[best[group[dropped]]],
+            "samples": np.where(whole, size, 0)[dropped],  # 0 for a mere copy
+            "alike": alike[item[dropped]],
+        }
+        return _verdicts(known, pa.table(found), bound, self.min_jaccard)
+
+    def bound(self, samples: int) -> float:
+        """How many of some samples must share a caption for it to be boilerplate; infinite for none."""
+        if self.boilerplate is None and self.boilerplate_share is None:
+            return math.inf
+        return max(self.boilerplate or 2, math.ceil((self.boilerplate_share or 0) * samples - 1e-9))
 
 
-def near_captions(
-    signatures: np.ndarray, texts: list[str], min_jaccard: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of distinct captions at least `min_jaccard` alike.
+class Items(NamedTuple):
+    """The samples in the order of preference, and their distinct captions, numbered by their best sample."""
 
-    Args:
-        signatures: MinHash values, uint32 (n, permutations).
-        texts: the normalised captions, n of them.
+    row: np.ndarray  # int64 (samples,): place in the pool
+    item: np.ndarray  # int64 (samples,): which distinct caption it has
+    best: np.ndarray  # int64 (items,): the sample that comes first with it
 
-    Returns:
-        Positions left < right (pairs,), and their exact Jaccard similarity (pairs,).
+
+def _items(t: ir.Table, keep: str) -> Items:
+    order = [t.uid, t.row] if keep == "first" else [ibis.desc(t.clip_score, nulls_first=False), t.uid, t.row]
+    columns = ["row", "caption_key", "uid"] if keep == "first" else ["row", "caption_key", "uid", "clip_score"]
+    parts = [
+        (batch["row"].to_numpy(), batch["caption_key"].to_numpy())
+        for batch in t.order_by(order).select(columns).to_pyarrow_batches(chunk_size=BATCH)
+    ]
+    none = np.zeros(0, np.int64)
+    row, key = (np.concatenate([none, *side]) for side in zip(*parts, strict=True)) if parts else (none, none)
+    _, best, item = np.unique(key, return_index=True, return_inverse=True)
+    rank = np.empty(len(best), np.int64)
+    rank[np.argsort(best)] = np.arange(len(best))
+    return Items(row, rank[item], np.sort(best))
+
+
+def _near_pairs(t: ir.Table, rows: np.ndarray, min_jaccard: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of captions at least `min_jaccard` alike, given the row of each caption's best sample (items,).
+
+    Returns items left < right (pairs,), and their exact similarity (pairs,).
     """
-    found = [_bucket_pairs(keys) for keys in _bands(signatures)]
-    pairs = np.unique(np.concatenate(found)) if found else np.zeros(0, np.uint64)
-    left, right = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    similarity = jaccard(texts, left, right)
-    near = similarity >= min_jaccard
-    return left[near], right[near], similarity[near]
+    pairs = candidates(_bands(t, rows, np.argsort(rows), min_jaccard))
+    wanted, family = np.zeros(len(rows), bool), np.arange(len(rows))
+    for left, right in _blocks(pairs[::-1]):
+        wanted[left] = wanted[right] = True
+        family[right] = left  # at last the best of those that it is paired with
+    family = family[family]
+    texts = _captions(t, rows[wanted])
+    place = np.cumsum(wanted) - 1
+    # A family's pairs together, so that its texts are cut up once.
+    pairs = pairs[np.argsort(family[pairs >> np.uint64(32)], kind="stable")]
+    parts = []
+    for left, right in _blocks(pairs):
+        similarity = jaccard(texts, place[left], place[right])
+        near = similarity >= min_jaccard
+        parts.append((left[near], right[near], similarity[near]))
+    none = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    left, right, similarity = (np.concatenate(side) for side in zip(none, *parts, strict=True))
+    return left, right, similarity
 
 
-def _bands(signatures: np.ndarray) -> list[np.ndarray]:
-    """Hash each band of a signature to one uint64 (n,)."""
-    keys = []
-    for start in range(0, signatures.shape[1] - ROWS_PER_BAND + 1, ROWS_PER_BAND):
-        key = np.zeros(len(signatures), np.uint64)
-        for column in range(start, start + ROWS_PER_BAND):
-            key = mix(key + signatures[:, column] + np.uint64(0x9E3779B97F4A7C15))
-        keys.append(key)
+def _blocks(pairs: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs left << 32 | right, some at a time: int64 (PAIRS,) each."""
+    for start in range(0, len(pairs), PAIRS):
+        block = pairs[start : start + PAIRS]
+        yield (block >> np.uint64(32)).astype(np.int64), (block & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def _bands(t: ir.Table, rows: np.ndarray, order: np.ndarray, min_jaccard: float) -> np.ndarray:
+    """The band keys of the captions at some rows: uint32 (bands, items). `order` sorts the rows."""
+    ascending = rows[order]
+    keys = np.zeros((1, len(rows)), np.uint32)
+    shape = None
+    for batch in t.select("row", "minhash").to_pyarrow_batches(chunk_size=BATCH):
+        if not len(batch):
+            continue
+        flat = batch["minhash"].flatten().to_numpy()
+        signatures = flat.view(f"u{flat.itemsize}").reshape(len(batch), -1)
+        if shape is None:
+            shape = banding(signatures.shape[1], min_jaccard)
+            keys = np.empty((shape[0], len(rows)), np.uint32)
+        here = batch["row"].to_numpy()
+        place = np.minimum(np.searchsorted(ascending, here), len(rows) - 1)
+        mine = ascending[place] == here
+        keys[:, order[place[mine]]] = band_keys(signatures[mine], *shape).T
     return keys
 
 
-def _bucket_pairs(keys: np.ndarray) -> np.ndarray:
-    """Pairs of positions with equal keys, as left << 32 | right: uint64 (pairs,)."""
-    order = np.argsort(keys, kind="stable").astype(np.uint64)
-    ordered = keys[order]
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(keys) else np.zeros(0, np.int64)
-    size = np.diff(np.append(starts, len(keys)))
-    place = np.arange(len(keys)) - np.repeat(starts, size)
-    pairs = []
-    for back in range(1, min(int(size.max(initial=0)), BUCKET)):
-        later = np.flatnonzero(place >= back)
-        pairs.append(order[later - back] << np.uint64(32) | order[later])
-    late = np.flatnonzero(place >= BUCKET)
-    pairs.append(order[late - place[late]] << np.uint64(32) | order[late])
-    return np.concatenate(pairs)
+def _captions(t: ir.Table, rows: np.ndarray) -> pa.Array:
+    """The normalised captions at some rows (n,), read again: most captions are nobody's candidate."""
+    wanted = ibis.memtable(pa.table({"row": rows}))
+    found, parts = [], []
+    for batch in t.select("row", "caption").semi_join(wanted, "row").to_pyarrow_batches(chunk_size=BATCH):
+        found.append(batch["row"].to_numpy())
+        parts.append(normalised(batch["caption"]))
+    place = np.argsort(np.concatenate([np.zeros(0, np.int64), *found]))
+    texts = pa.concat_arrays([pa.array([], pa.large_string()), *(part.cast(pa.large_string()) for part in parts)])
+    return texts.take(pa.array(place[np.argsort(np.argsort(rows))]))
 
 
-def _signatures(column: pa.ChunkedArray, rows: np.ndarray) -> np.ndarray:
-    """The MinHash values of some rows: uint32 (rows, permutations)."""
-    chosen = column.take(rows)
-    flat = chosen.combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.uint32, copy=False)
-    return flat.reshape(len(rows), -1) if len(rows) else np.zeros((0, ROWS_PER_BAND), np.uint32)
+def _similarity_to(leader: np.ndarray, left: np.ndarray, right: np.ndarray, similarity: np.ndarray) -> np.ndarray:
+    """How alike each item and its leader are, 1 for a leader itself: float64 (items,)."""
+    alike = np.ones(len(leader))
+    mine = leader[right] == left
+    alike[right[mine]] = similarity[mine]
+    return alike
 
 
-def _verdicts(
-    rows: pa.Table, everyone: np.ndarray, extra: np.ndarray, size: np.ndarray, leader: np.ndarray
-) -> pa.Table:
-    dropped = np.flatnonzero(everyone | extra)
-    samples = pa.array(size[dropped]).cast(pa.string())
-    caption = pc.utf8_slice_codeunits(rows["caption"].take(leader[dropped]).combine_chunks(), 0, 60)
-    shared = pc.binary_join_element_wise("boilerplate: ", samples, " samples share the caption '", caption, "'", "")
-    same = pc.binary_join_element_wise("caption nearly equals that of a kept sample: '", caption, "'", "")
-    whole = pa.array(everyone[dropped])
-    survivor = pc.if_else(whole, None, rows["uid"].take(leader[dropped]).combine_chunks())
-    return pa.table([rows["row"].take(dropped), pc.if_else(whole, shared, same), survivor], schema=VERDICTS)
+def _verdicts(t: ir.Table, dropped: pa.Table, bound: float, min_jaccard: float) -> ir.Table:
+    """Reasons and survivors, put together by the engine: a sample costs a few numbers here, no text."""
+    found = ibis.memtable(dropped)
+    kept = t.select(kept_row="row", duplicate_of="uid", caption="caption")
+    it = found.left_join(kept, "kept_row")
+    quoted = "'" + it.caption.substr(0, 60) + "'"
+    shared = ibis.literal("boilerplate: ") + it.samples.cast("string") + f" samples >= {bound} share the caption "
+    same = "caption like a kept sample's: Jaccard " + number(it.alike) + f" >= {min_jaccard:.3f}, "
+    whole = it.samples > 0
+    verdicts = it.select(
+        "row",
+        reason=ibis.ifelse(whole, shared, same) + quoted,
+        duplicate_of=ibis.ifelse(whole, ibis.null("string"), it.duplicate_of),
+    )
+    verdicts.limit(0).to_pyarrow()  # tells the engine of the table in memory, which compiling alone does not
+    return verdicts

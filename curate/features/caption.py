@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curate.features.batch import Batch
 from curate.features.contract import Feature
+from filters._characters import LETTER, SPACE, classes, code_points, per_text, text_array
 
 
 class Caption(Feature):
@@ -18,7 +19,7 @@ class Caption(Feature):
     """
 
     name: ClassVar = "caption"
-    version: ClassVar = 1
+    version: ClassVar = 2
     needs: ClassVar = ("text",)
 
     def arrow_schema(self) -> pa.Schema:
@@ -32,19 +33,20 @@ class Caption(Feature):
         )
 
     def measure(self, batch: Batch) -> dict[str, pa.Array]:
-        text = pa.array(batch.texts, pa.string())
-        letters = pc.utf8_length(pc.replace_substring_regex(text, r"\PL+", ""))
-        visible = pc.utf8_length(pc.replace_substring_regex(text, r"\s+", ""))
-        share = pc.divide(letters.cast(pa.float32()), pc.max_element_wise(visible, 1).cast(pa.float32()))
+        text = text_array(batch.texts)
+        points, bounds = code_points(text)
+        kind = classes(points)
+        visible = (kind & SPACE) == 0
+        begins = visible.copy()
+        begins[1:] &= ~visible[:-1]
+        filled = bounds[:-1][bounds[:-1] < bounds[1:]]
+        begins[filled] = visible[filled]
+        letters = per_text((kind & LETTER) != 0, bounds).astype(np.float32)
+        share = letters / np.maximum(per_text(visible, bounds), 1).astype(np.float32)
+        missing = text.is_null().to_numpy(zero_copy_only=False)
         return {
             "caption": text,
-            "caption_length": pc.utf8_length(text),
-            "caption_words": _words(text),
-            "caption_alpha": pc.if_else(pc.is_valid(text), share, None),
+            "caption_length": pa.array(np.diff(bounds), pa.int32(), mask=missing),
+            "caption_words": pa.array(per_text(begins, bounds), pa.int32(), mask=missing),
+            "caption_alpha": pa.array(share, pa.float32(), mask=missing),
         }
-
-
-def _words(text: pa.Array) -> pa.Array:
-    """How many runs there are between white space of any script: as many as `str.split` finds."""
-    trimmed = pc.utf8_trim_whitespace(text)
-    return pc.if_else(pc.equal(trimmed, ""), 0, pc.list_value_length(pc.utf8_split_whitespace(trimmed)))

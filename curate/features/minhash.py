@@ -2,63 +2,102 @@
 
 from __future__ import annotations
 
-import sys
+from functools import cache
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 from pydantic import Field
 
 from curate.features.batch import Batch
 from curate.features.contract import Feature
-from filters._shingles import CHARACTERS, normalised, shingles
+from filters._characters import text_array
+from filters._shingles import CHARACTERS, mix, normalised, shingles
 
-_ROWS = 1 << 9  # shingles hashed at once: keeps the work array in the processor's cache
-_HIGH_HALF = int(sys.byteorder == "little")  # which uint32 of a uint64 holds its upper bits
+_BITS = 16
+_ROUND = 16  # shingles of each text gathered at once
+_TEXTS = 64  # texts signed at once: with a round's rows, 0.5 MiB for 128 permutations
 
 
 class Minhash(Feature):
-    """`minhash`: `permutations` uint32 values, over the set of `characters`-long pieces of the caption.
+    """`minhash`: `permutations` uint16 values, over the set of `characters`-long pieces of the caption, and
+    `caption_key`: a 64-bit hash of the normalised caption, equal for captions that differ in case,
+    punctuation and white space only.
 
-    Broder, "On the resemblance and containment of documents" (1997). Case, punctuation and white space do
-    not count; characters rather than words, so that languages without spaces work too. A caption shorter
-    than one piece is one piece; null where nothing is left of the caption.
+    Broder, "On the resemblance and containment of documents" (1997), with the circulant permutations of Li
+    and Li, "C-MinHash" (ICML 2022): unbiased too, with a standard error not above that of independent ones.
+    Characters rather than words, so that languages without spaces work too. A caption shorter than one
+    piece is one piece; null where nothing is left of the caption.
     """
 
     name: ClassVar = "minhash"
-    version: ClassVar = 1
+    version: ClassVar = 2
     needs: ClassVar = ("text",)
     permutations: int = Field(128, ge=16, le=1024, multiple_of=16)
     characters: int = Field(CHARACTERS, ge=1, le=32)
 
     def arrow_schema(self) -> pa.Schema:
-        return pa.schema({"minhash": pa.list_(pa.uint32(), self.permutations)})
+        return pa.schema({"minhash": pa.list_(pa.uint16(), self.permutations), "caption_key": pa.int64()})
 
     def measure(self, batch: Batch) -> dict[str, pa.Array]:
-        texts = normalised(pa.array(batch.texts, pa.string())).to_pylist()
-        real = np.array([bool(text) for text in texts], bool)
-        pieces, starts = shingles([text or " " for text in texts], self.characters)
-        values = signatures(pieces, starts, self.permutations)
-        flat = pa.array(values.ravel(), pa.uint32())
-        return {"minhash": pa.FixedSizeListArray.from_arrays(flat, self.permutations, mask=pa.array(~real))}
+        texts = normalised(text_array(batch.texts))
+        keys = _keys(texts)
+        _, first, item = np.unique(keys, return_index=True, return_inverse=True)
+        values = signatures(*shingles(texts.take(pa.array(first)), self.characters), self.permutations)
+        empty = pa.array(keys == _keys(pa.array([""]))[0])
+        flat = pa.array(values[item].ravel(), pa.uint16())
+        return {
+            "minhash": pa.FixedSizeListArray.from_arrays(flat, self.permutations, mask=empty),
+            "caption_key": pa.array(keys, mask=empty.to_numpy(zero_copy_only=False)),
+        }
 
 
-def signatures(hashes: np.ndarray, starts: np.ndarray, permutations: int) -> np.ndarray:
-    """Smallest hash of each text under each random function: uint32 (n, permutations).
+def signatures(hashes: np.ndarray, bounds: np.ndarray, permutations: int) -> np.ndarray:
+    """Smallest value of each text's shingles under each permutation: uint16 (n, permutations).
 
-    The functions are multiply-shift (Dietzfelbinger et al. 1997), fixed for all time by their seed.
+    Args:
+        hashes: of the shingles, uint32 (total,); the upper 16 bits are the shingle's place, which makes
+            shared places of different shingles rare for captions: one in 1,400 with 46 pieces each.
+        bounds: where each text's shingles lie (n + 1,); a text without any gets 65535 throughout.
+
+    The k-th permutation of a place is the entry k places on in a circle of all 16-bit numbers in random
+    order, so a place's values under all permutations are one run of memory.
     """
-    random = np.random.Generator(np.random.PCG64(1))
-    a, b = random.integers(0, 2**64, (2, permutations), dtype=np.uint64)
-    a |= np.uint64(1)
-    out = np.empty((len(starts), permutations), np.uint32)
-    bounds = np.append(starts, len(hashes))
-    first = 0
-    while first < len(starts):
-        last = max(int(np.searchsorted(bounds, bounds[first] + _ROWS, "right")) - 1, first + 1)
-        block = hashes[bounds[first] : bounds[last], None] * a
-        block += b
-        high = block.view(np.uint32)[:, _HIGH_HALF::2]
-        out[first:last] = np.minimum.reduceat(high, bounds[first:last] - bounds[first], axis=0)
-        first = last
+    windows = _windows(permutations)
+    places = (hashes >> np.uint32(32 - _BITS)).astype(np.int64)
+    counts = np.diff(bounds)
+    order = np.argsort(-counts, kind="stable")
+    out = np.full((len(counts), permutations), (1 << _BITS) - 1, np.uint16)
+    for start in range(0, len(order), _TEXTS):
+        texts = order[start : start + _TEXTS]
+        count, begin = counts[texts], bounds[texts]
+        least = out[: len(texts)].copy()
+        least[:] = (1 << _BITS) - 1
+        for done in range(0, int(count[0]), _ROUND):
+            live = int(np.searchsorted(-count, -done))  # longest first: these have shingles left
+            # A text with fewer left repeats its last one, which changes no minimum.
+            mine = np.minimum(np.arange(done, done + _ROUND)[:, None], count[:live] - 1) + begin[:live]
+            rows = windows[places[mine]].view(np.uint16).reshape(_ROUND, live, permutations)
+            np.minimum(least[:live], np.minimum.reduce(rows, axis=0), out=least[:live])
+        out[texts] = least
     return out
+
+
+@cache
+def _windows(permutations: int) -> np.ndarray:
+    """Every run of `permutations` entries of the circle, one item each (65536,), over 128 KiB of memory."""
+    size = 1 << _BITS
+    circle = np.argsort(mix(np.arange(size, dtype=np.uint64)), kind="stable").astype(np.uint16)
+    circle = np.append(circle, circle[:permutations])
+    return np.ndarray((size,), f"V{2 * permutations}", circle, strides=(2,))
+
+
+def _keys(texts: pa.Array) -> np.ndarray:
+    """XXH3 of each text: int64 (n,)."""
+    _, places, data = texts.buffers()
+    bounds = np.frombuffer(places, np.int32)[: len(texts) + 1].tolist()
+    view = memoryview(data or b"")
+    keys = [xxhash.xxh3_64_intdigest(view[a:b]) for a, b in pairwise(bounds)]
+    return np.array(keys, np.uint64).view(np.int64)

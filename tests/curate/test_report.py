@@ -159,7 +159,7 @@ def test_reasons_are_grouped_and_their_counts_add_up(out: Path) -> None:
     ledger = read_ledger(str(out / "selection.parquet"), 6, 12)
     for name, groups in ledger.reasons.items():
         assert sum(n for _, n in groups) == sum(row["filter"] == name for row in table)
-    assert ("boilerplate: 6 samples share the caption '…'", 6) in ledger.reasons["near_duplicate_captions"]
+    assert ("boilerplate: 6 samples >= 5 share the caption '…'", 6) in ledger.reasons["near_duplicate_captions"]
     assert [text for text, _ in ledger.reasons["image_size"]] == ["30–40x30 pixels: shorter side < 64"]
 
 
