@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from curate.artifacts import ARTIFACTS, Artifact, artifact_digest, load_artifact, read_artifact, save_artifact
 from curate.engines import Engine
 from curate.errors import RequestError, WorkError
 from curate.features.contract import Feature, GlobalFeature, Known
+from curate.hashing import uid_hashes
 from curate.measure import ShardReport, ShardTask, cached, read_features, with_errors, write_sidecar
 from curate.storage import Folder
+from curate.targets import Target, read_target
 
 ROWS = 4096
 """Rows that `apply` is given at a time. Constant, so that sums do not depend on how a run was split."""
@@ -94,8 +95,10 @@ def measure_global(
         sources = _sources(tasks[0], feature)
         narrow = [replace(task, features=sources) for task in tasks]
         others = tuple(f for _, f in sources)
-        known = Known(samples, {f.name: artifacts[f.name] for f in others if f.name in artifacts}, others)
-        key = _key(feature, sources, pool_fingerprint)
+        targets = {source: _target(engine, source, sources, feature) for source in feature.targets}
+        earlier = {f.name: artifacts[f.name] for _, f in sources if f.name in artifacts}
+        known = Known(samples, earlier, others, {source: target.rows for source, target in targets.items()})
+        key = _key(feature, sources, pool_fingerprint, [target.digest for target in targets.values()])
         name = f"{ARTIFACTS}/{feature.name}-{key}.npz"
         artifact = _fitted(engine, narrow, samples, feature, name, known)
         artifacts[feature.name] = artifact
@@ -157,13 +160,6 @@ def sample_shard(task: SampleTask) -> pa.Table:
     return rows.append_column(ORDER, pa.array(order)).filter(pa.array(order <= np.uint64(task.bound)))
 
 
-def uid_hashes(uids: pa.ChunkedArray) -> np.ndarray:
-    """A number for each uid, uint64 (n,), even over its range: 64-bit XXH3, on any machine."""
-    return np.fromiter(
-        (xxhash.xxh3_64_intdigest(uid) for uid in uids.cast(pa.binary()).to_pylist()), np.uint64, len(uids)
-    )
-
-
 def _bound(samples: int, wanted: int) -> int:
     """A hash below which at least `wanted` of the samples lie (but for one pool in a billion) and few more."""
     most = 2**64 - 1
@@ -173,8 +169,8 @@ def _bound(samples: int, wanted: int) -> int:
 
 
 def _sources(task: ShardTask, feature: GlobalFeature) -> tuple[tuple[str, Feature], ...]:
-    """The features that own the columns it reads, `uid` first, with their folders."""
-    needed = {"uid", *feature.reads}
+    """The features that own the columns it needs, with their folders."""
+    needed = {"uid", *feature.reads, *(feature.compares if feature.targets else ())}
     found = tuple(named for named in task.features if needed & set(named[1].columns()))
     if lost := needed - {column for _, f in found for column in f.columns()}:
         raise RequestError(f"features.{feature.name} reads {', '.join(sorted(lost))}, which no feature measures")
@@ -206,10 +202,17 @@ def _no_rows(task: ShardTask, feature: GlobalFeature) -> pa.Table:
     return pa.schema([(name, types[name]) for name in dict.fromkeys(("uid", *feature.reads))]).empty_table()
 
 
-def _key(feature: GlobalFeature, sources: Sequence[tuple[str, Feature]], pool_fingerprint: str) -> str:
+def _target(engine: Engine, source: str, sources: Sequence[tuple[str, Feature]], feature: GlobalFeature) -> Target:
+    return read_target(engine, source, [f for _, f in sources], feature.compares, f"features.{feature.name}")
+
+
+def _key(
+    feature: GlobalFeature, sources: Sequence[tuple[str, Feature]], pool_fingerprint: str, targets: Sequence[str]
+) -> str:
     """What an artifact is found by: all that fitting depends on. Only a fit on rows depends on the pool."""
     fitted = feature.sample_rows > 0 and not getattr(feature, "artifact", None)
-    return _hash(_facts(feature, sources) | {"weights": feature.weights_digest(), "pool": pool_fingerprint * fitted})
+    depends = {"weights": feature.weights_digest(), "pool": pool_fingerprint * fitted, "targets": list(targets)}
+    return _hash(_facts(feature, sources) | depends)
 
 
 def _fingerprint(feature: GlobalFeature, sources: Sequence[tuple[str, Feature]], artifact: Artifact) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import xxhash
 
 
@@ -21,3 +23,10 @@ def file_digest(path: str | Path) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def uid_hashes(uids: pa.ChunkedArray) -> np.ndarray:
+    """A number for each uid, uint64 (n,), even over its range: 64-bit XXH3, on any machine."""
+    return np.fromiter(
+        (xxhash.xxh3_64_intdigest(uid) for uid in uids.cast(pa.binary()).to_pylist()), np.uint64, len(uids)
+    )

@@ -19,6 +19,18 @@ def matrix(column: pa.Array | pa.ChunkedArray, kind: type = np.float32) -> np.nd
     return np.ascontiguousarray(flat.reshape(len(whole), -1) if len(whole) else flat.reshape(0, 0), kind)
 
 
+def unit(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """A column of embeddings without nulls as float32 (n, d), each of unit length again: halves round it off."""
+    return normalized(matrix(column))
+
+
+def normalized(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (n, d) at unit length, float32; one of zeros stays."""
+    wide = vectors.astype(np.float32)
+    length = np.linalg.norm(wide, axis=1, keepdims=True)
+    return wide / np.where(length > 0, length, 1)
+
+
 def nearest(queries: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The row of `base` (m, d), m > 0, with the largest dot product for each of `queries` (n, d), both float32.
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from filters._groups import survivors
-from filters._vectors import matrix, nearest
+from filters._vectors import nearest, unit
 from filters.contract import VERDICTS, PoolFilter
 
 BLOCK = 4096  # samples compared at once: a matrix of 64 MiB
@@ -53,7 +53,7 @@ class SemanticDuplicates(PoolFilter):
             "highest_clip_score": ("clip_score", "descending"),
         }
         rows = rows.take(pc.sort_indices(rows, sort_keys=[keys[self.keep], ("uid", "ascending"), ("row", "ascending")]))
-        kept, cosine, of = decide(matrix(rows[self.column]), 1 - self.epsilon, chained=self.rule == "published")
+        kept, cosine, of = decide(unit(rows[self.column]), 1 - self.epsilon, chained=self.rule == "published")
         dropped = np.flatnonzero(~kept)
         known = of[dropped] >= 0
         said = zip(cosine[dropped].tolist(), np.where(known, "kept", "dropped").tolist(), strict=True)

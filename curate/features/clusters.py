@@ -12,7 +12,7 @@ from pydantic import Field
 from curate.errors import WorkError
 from curate.features.contract import GlobalFeature, Known
 from curate.kmeans import fit_kmeans
-from filters._vectors import matrix, nearest
+from filters._vectors import nearest, unit
 
 NEIGHBOURS = 20
 
@@ -49,7 +49,7 @@ class Clusters(GlobalFeature):
         )
 
     def fit_with(self, rows: pa.Table, known: Known) -> dict[str, np.ndarray]:
-        vectors = matrix(pc.drop_null(rows[self.column]))
+        vectors = unit(pc.drop_null(rows[self.column]))
         if len(vectors) == 0:
             return {"centroids": np.zeros((0, 0), np.float32), "isolation": np.zeros(0, np.float32)}
         clusters = min(self.clusters or max(1, round(known.samples**0.5)), len(vectors))
@@ -61,7 +61,7 @@ class Clusters(GlobalFeature):
         cluster, similarity = np.zeros(len(rows), np.int32), np.zeros(len(rows), np.float32)
         centroids = artifact["centroids"]
         if real.any():
-            vectors = matrix(pc.drop_null(rows[self.column]))
+            vectors = unit(pc.drop_null(rows[self.column]))
             if centroids.shape[1] != vectors.shape[1]:
                 raise WorkError(
                     f"features.clusters: centroids of {centroids.shape[1]} numbers and {self.column} of "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -91,6 +91,16 @@ class GlobalFeature(Feature):
         """How many rows `fit` wants at most; with 0 it is given none, and does not depend on the pool."""
         return 0
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Sets of images that the pool is compared with, as folders or files (see `curate.targets`)."""
+        return ()
+
+    @property
+    def compares(self) -> tuple[str, ...]:
+        """The columns that its targets are read for."""
+        return self.reads
+
     def fit(self, rows: pa.Table) -> dict[str, np.ndarray]:
         """Fit on a sample of the pool, in uid order: the same rows for the same pool, however it is sharded.
 
@@ -129,6 +139,8 @@ class Known:
     """Of the global features whose columns it reads, by their names."""
     features: tuple[Feature, ...] = ()
     """Those whose columns it reads, with their parameters."""
+    targets: dict[str, pa.Table] = field(default_factory=dict)
+    """The rows of each of its `targets`: `item`, a name, and those columns of `compares` that the target has."""
 
 
 class GpuFeature(Protocol):

@@ -22,6 +22,8 @@ from tests.filters.conftest import Judge
 
 NEEDED: dict[str, dict[str, Any]] = {
     "semantic_duplicates": {"epsilon": 0.5},
+    "decontamination": {"against": "evals"},
+    "image_based": {"target": "target.npy"},
     "clip_score": {"keep_fraction": 0.5},
     "concept_balance": {"max_per_concept": 5},
     "score": {"column": "clip_score", "keep_fraction": 0.5},
@@ -77,6 +79,7 @@ def some_rows(count: int, seed: int) -> list[dict[str, Any]]:
             "language_probability": random.random(), "clip_score": round(random.random(), 1),
             "clip_image": (vector / np.linalg.norm(vector)).tolist(), "clip_text": None,
             "cluster": n % 4, "cluster_similarity": n % 17 / 17, "cluster_isolation": n % 4 / 4,
+            "in_target_cluster": n % 4 == 1, "evaluation_bits": n % 16, "evaluation_match": f"evals/{n}",
             "concepts": sorted(set(captions[n].split()) - {"runs"}),
             "text_area": n % 7 / 10, "caption_in_image": n % 10 / 10, "nsfw": n % 13 / 13,
         }  # fmt: skip
