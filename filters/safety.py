@@ -13,30 +13,36 @@ from filters.contract import Columns, RowFilter, number
 
 class Safety(RowFilter):
     """Keep images whose `nsfw` is at most `max_nsfw`; with `faces: drop` those without a face, with
-    `max_face_area` those of whom faces cover no more than that share."""
+    `max_face_area` those of whom faces cover no more than that share.
+
+    With `faces: blur` images with faces stay, and are written with the faces blurred (see `curate.blur`).
+    """
 
     max_nsfw: float | None = Field(0.8, ge=0, le=1)
-    faces: Literal["keep", "drop"] = "keep"
+    faces: Literal["keep", "drop", "blur"] = "keep"
     max_face_area: float | None = Field(None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _some_rule(self) -> Self:
         if not self.reads:
-            raise ValueError("nothing would be dropped: give max_nsfw, faces: drop or max_face_area")
+            raise ValueError("nothing would be dropped: give max_nsfw, faces: drop or blur, or max_face_area")
         return self
 
     @property
     def reads(self) -> tuple[str, ...]:
         nsfw = () if self.max_nsfw is None else ("nsfw",)
-        count = ("face_count",) if self.faces == "drop" else ()
+        count = ("face_count",) if self.faces != "keep" else ()
         area = () if self.max_face_area is None else ("face_area",)
         return (*nsfw, *count, *area)
 
     def keep(self, t: Columns) -> ir.BooleanValue:
-        return ibis.and_(*[~drop for drop, _ in self._rules(t)])
+        keep = ibis.and_(*[~drop for drop, _ in self._rules(t)])
+        # Null where faces could not be looked for: such an image must not be written as if it had none.
+        return keep & (t.face_count >= 0) if self.faces == "blur" else keep
 
     def reason(self, t: Columns) -> ir.StringValue:
-        return ibis.cases(*self._rules(t))
+        rules = self._rules(t)
+        return ibis.cases(*rules) if rules else ibis.null("string")
 
     def _rules(self, t: Columns) -> list[tuple[ir.BooleanValue, ir.StringValue]]:
         """What drops a sample, and what is said of it."""

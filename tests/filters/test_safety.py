@@ -25,6 +25,15 @@ def test_faces_are_dropped_on_request(judge: Judge) -> None:
     assert judge(Safety(max_face_area=0.5), rows) == {}
 
 
+def test_with_blur_faces_stay_unless_nobody_looked_for_them(judge: Judge) -> None:
+    rows = [{"nsfw": 0.1, "face_count": 3}, {"nsfw": 0.9, "face_count": 0}, {"nsfw": 0.1}]
+    assert judge(Safety(faces="blur"), rows) == {
+        "u001": ("nsfw 0.90 > 0.8", None),
+        "u002": ("not measured: nsfw, face_count", None),
+    }
+    assert set(judge(Safety(max_nsfw=None, faces="blur"), rows)) == {"u002"}
+
+
 def test_only_what_is_asked_for_is_measured() -> None:
     assert Safety().reads == ("nsfw",)
     assert Safety(max_nsfw=None, faces="drop").reads == ("face_count",)
