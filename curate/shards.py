@@ -12,9 +12,10 @@ from typing import IO, Any
 
 import orjson
 
+from curate.tar import tar_members
+
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "avif")
 MAX_TEXT_BYTES = 1 << 20
-_BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +77,17 @@ def _group(file: IO[bytes], view: memoryview) -> Iterator[tuple[_Members, str | 
     size = len(view)
     current: _Members | None = None
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
-                if member.isfile():
-                    key, suffix = split_key(_utf8(member.name))
-                    if current is None or key != current.key or suffix in current.files:
-                        if current is not None:
-                            yield current, None
-                        current = _Members(key, member.offset, end)
-                    current.files[suffix] = (member.offset_data, member.size)
-                    current.end = end
-                if end > size:
-                    raise tarfile.ReadError(f"it ends inside {member.name}")
-                tar.members.clear()  # type: ignore[attr-defined]  # keep memory flat over a large shard
-            stopped = tar.offset
-        if any(view[stopped : stopped + _BLOCK]):
-            raise tarfile.ReadError("no tar header there")
+        for member in tar_members(file, view):
+            if member.is_file:
+                key, suffix = split_key(member.name)
+                if current is None or key != current.key or suffix in current.files:
+                    if current is not None:
+                        yield current, None
+                    current = _Members(key, member.offset, member.end)
+                current.files[suffix] = (member.data, member.size)
+                current.end = member.end
+            if member.end > size:
+                raise tarfile.ReadError(f"it ends inside {member.name}")
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         where = current.end if current else 0
         broken = current if current and current.end > size else None
@@ -104,11 +99,6 @@ def _group(file: IO[bytes], view: memoryview) -> Iterator[tuple[_Members, str | 
         return
     if current is not None:
         yield current, None
-
-
-def _utf8(name: str) -> str:
-    """A member's name as text that can be stored; bytes that are not UTF-8 become replacement characters."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def split_key(name: str) -> tuple[str, str]:
