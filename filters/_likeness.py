@@ -8,7 +8,7 @@ from filters._alignment import Alignment, align, compose, identity, inverse
 
 LIKENESS = 0.9
 """Edges of copies correlate at least so far: of real photos, copies at 0.93 and more, the most alike others at 0.87."""
-SMALL, LARGE, SMALL_LIKENESS = 60.0, 180.0, 0.98
+SMALL, LARGE, SMALL_LIKENESS = 60.0, 180.0, 0.96
 """Where the edges spread over fewer pixels (of 1024), a thing before an empty background, more is asked: from
 LIKENESS at LARGE to SMALL_LIKENESS at SMALL. Two aeroplanes in a blue sky are alike in all but little."""
 FAINT, FAINT_LIKENESS, FAINT_DIFFERENCE = 3.0, 0.97, 12.0

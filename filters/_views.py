@@ -18,10 +18,11 @@ CUTS: tuple[Cut, ...] = (
 _CROSSED = 7  # of these cuts, every one across goes with every one down
 _BARS = range(7, 12)  # of these, with none
 _EVEN = (1, 2, *_BARS)  # and all that are alike at both ends, with themselves
+_FRAMES = ((7, 8), (8, 1), (1, 10))  # and some with the next larger: a frame is a larger share of the shorter side
 
 
 def _windows() -> list[tuple[int, int]]:
-    even = [(cut, cut) for cut in _EVEN]
+    even = [(cut, cut) for cut in _EVEN] + [pair for a, b in _FRAMES for pair in ((a, b), (b, a))]
     bars = [pair for cut in _BARS for pair in ((cut, 0), (0, cut))]
     crossed = [(across, down) for across in range(_CROSSED) for down in range(_CROSSED)]
     return even + bars + [pair for pair in crossed if pair not in even and pair != (0, 0)]
@@ -41,8 +42,8 @@ PARTS = range(TURNED.stop, TURNED.stop + len(PART_VIEWS))
 WINDOW_VIEWS: tuple[tuple[int, int], ...] = tuple(_windows())
 """The cuts across and down, as places in CUTS."""
 WINDOWS = range(PARTS.stop, PARTS.stop + len(WINDOW_VIEWS))
-EVEN_WINDOWS = len(_EVEN)
-"""So many of the windows come first that are cut alike on all sides, as most crops and frames are."""
+EVEN_WINDOWS = len(_EVEN) + 2 * len(_FRAMES)
+"""So many of the windows come first that are cut about alike on all sides, as most crops and frames are."""
 VIEWS = WINDOWS.stop
 """How many hashes an image has: whole, turned, parts and windows, in that order."""
 

@@ -116,7 +116,7 @@ def _faiss(name: str, required: bool) -> Finding:
         return Finding(name, False, required, "not installed", "install curate[cpu], or curate[gpu] on a GPU machine")
     gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
     build = f"GPU build, {gpus} GPUs" if hasattr(faiss, "StandardGpuResources") else "CPU build"
-    faiss.IndexBinaryMultiHash(64, 4, 16)  # what near_duplicate_images runs on
+    faiss.IndexFlatIP(8)  # what diversity runs on
     return Finding(name, True, required, f"{faiss.__version__}, {build}")
 
 

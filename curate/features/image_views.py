@@ -20,10 +20,10 @@ _FINE = 16  # points to a pixel when a window is drawn to full size
 
 
 class ImageViews(Feature):
-    """`view_hashes`: 75 perceptual hashes as uint64; `thumbnail`: 32 x 32 gray pixels, eight to a uint64.
+    """`view_hashes`: 81 perceptual hashes as uint64; `thumbnail`: 32 x 32 gray pixels, eight to a uint64.
 
     The hashes are those of the whole image (its `phash`), of it mirrored and turned (7), of two thirds of it (4)
-    and of 63 windows with up to 11 % cut off a side; `filters/_views.py` lists them. All come from the thumbnail's
+    and of 69 windows with up to 11 % cut off a side; `filters/_views.py` lists them. All come from the thumbnail's
     cosine transform (Zauner 2010): mirroring changes the signs of its terms, a quarter turn swaps them, and cutting
     a window is a product with a matrix, so that together they cost less than the decode. A view without anything to
     see has no hash but its brightness, 0 to 63. The thumbnail's bytes are the pixels, row by row.

@@ -157,7 +157,7 @@ def _plain(name: str, value: Any) -> Any:
         return value.hex()
     if isinstance(value, float):
         return float(f"{value:.7g}")
-    if name == "phash" and isinstance(value, int):
+    if name in ("phash", "dhash", "colorhash") and isinstance(value, int):
         return f"{value & (2**64 - 1):016x}"
     return value
 
