@@ -15,16 +15,15 @@ from curate import __version__
 from curate.engines import Engine
 from curate.errors import RequestError, WorkError
 from curate.global_features import global_folders, measure_global, split_features
-from curate.hashing import file_sha256
 from curate.measure import ShardReport, ShardTask, known_shards, measure_shards, merge_reports, shard_tasks
 from curate.metadata.stand_in import fit_recipe
 from curate.metadata.subset import write_subset
 from curate.pool import Pool
 from curate.recipe import Recipe
 from curate.select import UNREADABLE, Selection, select, write_selection
+from curate.selection import selection_digest
 from curate.storage import Folder
 from curate.write import SAMPLES_PER_SHARD, WrittenShard, write_shards
-from filters.safety import Safety
 
 MANIFEST = "manifest.json"
 SELECTION = "selection.parquet"
@@ -157,8 +156,7 @@ def curate_pool(
         log.info("POOL is metadata only: no shards are written; %s/%s lists the kept uids", out.url, SUBSET)
         written: list[WrittenShard] = []
     else:
-        blur = any(isinstance(step.filter, Safety) and step.filter.faces == "blur" for step in recipe.filters)
-        written = stage("write", lambda: write_dataset(engine, measured.tasks, out, samples_per_shard, progress, blur))
+        written = stage("write", lambda: write_dataset(engine, measured.tasks, out, samples_per_shard, progress))
     seconds = {
         "measure": round(measured.seconds, 3),
         "select": round(selected - began, 3),
@@ -215,16 +213,11 @@ def finished(out: Folder, request: dict[str, Any], overwrite: bool) -> dict[str,
 
 
 def write_dataset(
-    engine: Engine,
-    tasks: Sequence[ShardTask],
-    out: Folder,
-    samples_per_shard: int,
-    progress: Progress | None = None,
-    blur: bool = False,
+    engine: Engine, tasks: Sequence[ShardTask], out: Folder, samples_per_shard: int, progress: Progress | None = None
 ) -> list[WrittenShard]:
-    """Write the shards of the selection at `out`, with faces blurred if asked."""
+    """Write the shards of the selection at `out`."""
     written = []
-    for shard in write_shards(engine, tasks, out, samples_per_shard, blur=blur):
+    for shard in write_shards(engine, tasks, out, samples_per_shard):
         written.append(shard)
         if progress:
             progress("write", len(written), 0)
@@ -248,7 +241,7 @@ def make_manifest(
             f"{kept} written; the pool changed during the run, so run the command again"
         )
     with out.local_copy(SELECTION) as path:
-        digest = file_sha256(path)
+        digest = selection_digest(path)
     return {
         "curate": __version__,
         "name": recipe.name,

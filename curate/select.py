@@ -103,7 +103,7 @@ def _row_verdicts(stage: Sequence[NamedFilter], rows: ir.Table, first: int = 0) 
     for number, step in enumerate(stage, first):
         assert isinstance(step.filter, RowFilter)
         keep = step.filter.keep(Columns(rows, step.filter.reads))
-        failed.append((~keep.fill_null(False), ibis.literal(number, "int16")))
+        failed.append((~keep.fill_null(False), ibis.literal(number, "int32")))
     judged = rows.mutate(_step=ibis.cases(*failed))
     judged = judged.filter(judged["_step"].notnull())
     for number, step in enumerate(stage, first):
@@ -118,8 +118,8 @@ def _pool_verdicts(step: NamedFilter, rows: ir.Table, number: int) -> ir.Table |
     assert isinstance(step.filter, PoolFilter)
     found = step.filter.drops(rows.select("row", "uid", *(c for c in step.filter.reads if c != "uid")))
     if isinstance(found, pa.Table):
-        return found.select(VERDICTS.names).add_column(1, STEP, pa.repeat(pa.scalar(number, pa.int16()), len(found)))
-    return found.select("row", step=ibis.literal(number, "int16"), reason=found.reason, duplicate_of=found.duplicate_of)
+        return found.select(VERDICTS.names).add_column(1, STEP, pa.repeat(pa.scalar(number, pa.int32()), len(found)))
+    return found.select("row", step=ibis.literal(number, "int32"), reason=found.reason, duplicate_of=found.duplicate_of)
 
 
 def _counts(dropped: ir.Table) -> list[dict]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import ibis
 import ibis.expr.types as ir
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 
 from curate.engines import Survivors
 from curate.errors import WorkError
+from curate.hashing import file_sha256
 from curate.measure import ShardTask, read_features
 from curate.storage import Folder
 from curate.threads import threaded
@@ -88,6 +91,17 @@ def write_selection(selection: Selection, folder: Folder, name: str = "selection
             writer.write_table(pa.concat_tables(pending).combine_chunks(), row_group_size=ROW_GROUP)
 
 
+def selection_digest(path: str) -> str:
+    """SHA-256 of a selection's file, read once while the file stays as it is."""
+    facts = Path(path).stat()
+    return _digest(path, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _digest(path: str, size: int, time: int) -> str:
+    return file_sha256(path)
+
+
 def _shards(selection: Selection) -> Iterator[pa.Table]:
     """The selection's rows, shard by shard: what they are called from the cache, what was said of them in order."""
     names = pa.array([step.filter for step in selection.funnel], pa.string())
@@ -129,7 +143,7 @@ class _Verdicts:
             every = ibis.union(*tables) if len(tables) > 1 else tables[0]
             self._batches = iter(every.order_by("row").to_pyarrow_batches(chunk_size=ROW_GROUP))
         self._pending = pa.schema(
-            [("row", pa.int64()), (STEP, pa.int16()), ("reason", pa.string()), ("duplicate_of", pa.string())]
+            [("row", pa.int64()), (STEP, pa.int32()), ("reason", pa.string()), ("duplicate_of", pa.string())]
         ).empty_table()
 
     def of(self, number: int) -> pa.Table:

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.copying import Sink, copy_ranges
-from curate.hashing import file_sha256
 from curate.measure import ShardTask, read_features
 from curate.storage import Folder
 
@@ -37,8 +36,6 @@ class WriteTask:
     plan: str
     sources: tuple[tuple[ShardTask, np.ndarray], ...]
     columns: tuple[str, ...]
-    blur: bool = False
-    """Faces are blurred: images that show some are not copied (see `curate.blur`)."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +62,16 @@ def write_shards(
     tasks: Sequence[ShardTask],
     out: Folder,
     samples_per_shard: int = SAMPLES_PER_SHARD,
-    digest: str | None = None,
-    blur: bool = False,
 ) -> Iterator[WrittenShard]:
     """Write the samples that `OUT/selection.parquet` keeps, in pool order; yields shards as they are done.
 
     A shard whose parquet says that it was written from this very selection is not written again, so a killed
-    run resumes. Member bytes and keys are the input's; a key that comes twice begins another shard. `digest` is
-    the SHA-256 of the selection, if it is known already.
+    run resumes. Member bytes and keys are the input's; a key that comes twice begins another shard.
     """
+    from curate.selection import selection_digest  # loads ibis, which workers need not
+
     with out.local_copy("selection.parquet") as path:
-        plan = f"{(digest or file_sha256(path))[:16]}-{samples_per_shard}"
-        if blur:
-            plan += next(f"-{folder}" for folder, feature in tasks[0].features if feature.name == "faces")
+        plan = f"{selection_digest(path)[:16]}-{samples_per_shard}"
         measured = dict.fromkeys(name for _, feature in tasks[0].features for name in feature.columns())
         columns = tuple(c for c in measured if c not in ("offset", "length", "image_offset"))
         work = []
@@ -85,9 +79,9 @@ def write_shards(
             cuts = np.flatnonzero(np.diff(shards)) + 1
             pieces = zip(np.split(shards, cuts), np.split(rows, cuts), strict=True)
             sources = tuple((tasks[int(shard[0])], row) for shard, row in pieces)
-            work.append(WriteTask(out, f"{number:05d}", plan, sources, columns, blur))
+            work.append(WriteTask(out, f"{number:05d}", plan, sources, columns))
     _remove_others(out, {task.name for task in work})
-    yield from engine.map(write_shard, work, light=not blur)
+    yield from engine.map(write_shard, work, light=True)
 
 
 def write_shard(task: WriteTask) -> WrittenShard:
@@ -96,20 +90,13 @@ def write_shard(task: WriteTask) -> WrittenShard:
     if (done := _written(task, tar, parquet)) is not None:
         return done
     places = ["offset", "length"]
-    if task.blur:
-        from curate.blur import copy_blurred
-
-        places.append("image_offset")
     tables = []
     with task.out.writing(tar) as part, Path(part).open("wb", buffering=0) as file:
         sink = Sink(file)
         for source, rows in task.sources:
             table = read_features(source, [*places, *task.columns]).take(pa.array(rows))
             with source.pool.local_copy(source.shard.name) as path, Path(path).open("rb", buffering=0) as shard:
-                if task.blur:
-                    table = copy_blurred(shard, sink, table)
-                else:
-                    copy_ranges(shard, sink, table["offset"].to_numpy(), table["length"].to_numpy())
+                copy_ranges(shard, sink, table["offset"].to_numpy(), table["length"].to_numpy())
             tables.append(table.drop_columns(places))
         sink.write(bytes(-(-(sink.size + _END) // _RECORD) * _RECORD - sink.size))
     table = pa.concat_tables(tables)
