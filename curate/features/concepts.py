@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,9 +19,11 @@ from curate.features.batch import Batch
 from curate.features.contract import Feature
 from curate.hashing import file_sha256
 
-MARKS = ",.;:?!`"
+APART = {mark: f" {mark} " for mark in ",.;:?!`"} | dict.fromkeys("\t\r", " ")
 """Punctuation that stands by itself, as MetaCLIP's `spacing` has it; tabs and line ends become spaces."""
-_SPACED = str.maketrans({mark: f" {mark} " for mark in MARKS} | dict.fromkeys("\t\n\r", " "))
+END = " \n "
+BETWEEN = -2
+"""The code of the word between two captions, which is a line end: nothing matches across it."""
 
 
 class Concepts(Feature):
@@ -39,10 +43,12 @@ class Concepts(Feature):
         return pa.schema({"concepts": pa.list_(pa.string())})
 
     def weights_digest(self) -> str:
-        return file_sha256(_file(self.metadata))
+        file = _file(self.metadata)
+        open_trie.cache_clear()  # asked for at the start of a run: from here on the file is taken as it is now
+        return file_sha256(file)
 
     def measure(self, batch: Batch) -> dict[str, pa.Array]:
-        trie = open_trie(str(_file(self.metadata)), self.weights_digest())
+        trie = open_trie(self.metadata)
         texts = [text or "" for text in batch.texts]
         bounds, entries = trie.matches(texts)
         missing = pa.array([text is None for text in batch.texts])
@@ -67,17 +73,13 @@ class Trie:
 
     def matches(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The entries in each text, sorted: bounds (texts + 1,) into entry numbers (total,)."""
-        look_up, nothing = self.words.get, -1
-        found: list[int] = []
-        lengths = np.empty(len(texts), np.int64)
-        for number, text in enumerate(texts):
-            words = f" {text} ".translate(_SPACED).split(" ")
-            found += [look_up(word, nothing) for word in words[1:-1]]
-            found.append(nothing)  # so that nothing matches across captions
-            lengths[number] = len(words) - 1
-        codes = np.array(found, np.int64)
-        owner = np.repeat(np.arange(len(texts)), lengths)
-        at, count, pairs = np.flatnonzero(codes >= 0), len(self.entries), []
+        line = END.join(text.replace("\n", " ") for text in texts)
+        for mark, apart in APART.items():
+            line = line.replace(mark, apart)
+        words = line.split(" ")
+        codes = np.fromiter(map(self.words.get, [*words, END], itertools.repeat(-1)), np.int64, len(words) + 1)
+        owner = np.cumsum(codes == BETWEEN)
+        at, count, pairs = np.flatnonzero(codes >= 0), len(self.entries), [np.zeros(0, np.int64)]
         node = np.zeros(len(at), np.int64)
         for depth, (keys, ends) in enumerate(zip(self.levels, self.ends, strict=True)):
             word = codes[at + depth]
@@ -94,20 +96,22 @@ class Trie:
 def build_trie(entries: Sequence[str]) -> Trie:
     """The tree of a list of concepts."""
     words: dict[str, int] = {}
-    split = [entry.split(" ") if entry else [] for entry in entries]
+    never = re.compile(r"^$|[\t\n\r]")  # a caption has no such character left
+    split = [[] if never.search(entry) else entry.split(" ") for entry in entries]
     flat = np.array([words.setdefault(word, len(words)) for parts in split for word in parts], np.int64)
     lengths = np.array([len(parts) for parts in split], np.int64)
     starts = np.cumsum(lengths) - lengths
     left, node = np.flatnonzero(lengths > 0), np.zeros(len(entries), np.int64)
-    levels, all_ends = [], []
+    levels, all_ends, radix = [], [], len(words) + 1  # one more for the word between captions
     for depth in range(int(lengths.max(initial=0))):
         left = left[lengths[left] > depth]
-        keys, node[left] = np.unique(node[left] * len(words) + flat[starts[left] + depth], return_inverse=True)
+        keys, node[left] = np.unique(node[left] * radix + flat[starts[left] + depth], return_inverse=True)
         ends = np.full(len(keys), -1, np.int64)
         ending = left[lengths[left] == depth + 1][::-1]
         ends[node[ending]] = ending  # backwards, so that the first of equal entries stays
         levels.append(keys)
         all_ends.append(ends)
+    words["\n"] = BETWEEN
     return Trie(pa.array(entries, pa.string()), words, tuple(levels), tuple(all_ends))
 
 
@@ -131,9 +135,9 @@ def read_concepts(path: Path) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def open_trie(path: str, _digest: str) -> Trie:
-    """The tree of a file, once per process; another content is another tree."""
-    return build_trie(read_concepts(Path(path)))
+def open_trie(path: str | None) -> Trie:
+    """The tree of a file, once per process and run."""
+    return build_trie(read_concepts(_file(path)))
 
 
 def _file(metadata: str | None) -> Path:

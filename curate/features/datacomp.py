@@ -47,7 +47,7 @@ class Datacomp(Feature):
                 sha256 = batch.rows["sha256"].combine_chunks().cast(pa.string())
         else:
             assert self.metadata is not None
-            lookup = open_lookup(self.metadata, self.weights_digest())
+            lookup = open_lookup(self.metadata)
             found = lookup.numbers([sample.uid for sample in batch.samples], list(wanted.values()))
         nothing = np.full(len(batch), np.nan)
         columns = {name: found.get(wanted.get(name, ""), nothing) for name in ("width", "height", "clip_score")}

@@ -50,7 +50,7 @@ class DatacompVectors(Feature):
                 vectors, real = batch.npz.rows(array, batch.start, batch.start + len(batch)), ~real
         else:
             assert self.metadata is not None
-            lookup = open_lookup(self.metadata, self.weights_digest())
+            lookup = open_lookup(self.metadata)
             vectors, real = lookup.vectors([sample.uid for sample in batch.samples], array, size)
         flat = pa.array(vectors.ravel(), pa.float16())
         return pa.FixedSizeListArray.from_arrays(flat, size, mask=pa.array(~real))

@@ -128,12 +128,13 @@ def listing_digest(url: str) -> str:
         raise RequestError(f"features.datacomp.metadata: {url} holds no .parquet file")
     facts = folder.fs.find(folder.root, detail=True)
     lines = [f"{path[len(folder.root) :]} {i['size']} {i.get('mtime') or i.get('ETag')}" for path, i in facts.items()]
+    open_lookup.cache_clear()  # asked for at the start of a run: from here on the folder is taken as it is now
     return xxhash.xxh3_128_hexdigest("\n".join(sorted(lines)).encode())
 
 
 @lru_cache(maxsize=1)
-def open_lookup(url: str, _digest: str) -> Lookup:
-    """The lookup of a folder, once per process; another listing is another lookup."""
+def open_lookup(url: str) -> Lookup:
+    """The lookup of a folder, once per process and run."""
     return Lookup(url)
 
 
