@@ -66,6 +66,8 @@ def _merged(parts: list[np.ndarray]) -> np.ndarray:
 
 def _bucket_pairs(keys: np.ndarray) -> np.ndarray:
     """Pairs of items with equal keys, uint32 (n,) to uint64 (pairs,)."""
+    if len(keys) < 2:
+        return np.zeros(0, np.uint64)
     ordered = keys.astype(np.uint64) << np.uint64(32)
     ordered |= np.arange(len(keys), dtype=np.uint64)
     ordered.sort()
@@ -85,4 +87,4 @@ def _bucket_pairs(keys: np.ndarray) -> np.ndarray:
     for first in range(min(SMALL, int(place.max(initial=0)))):
         later = np.flatnonzero((place > first + back) & (ahead > first))  # those nearer are paired already
         pairs.append(item[later - place[later] + first] << np.uint64(32) | item[later])
-    return np.concatenate(pairs) if pairs else np.zeros(0, np.uint64)
+    return np.concatenate([np.zeros(0, np.uint64), *pairs])

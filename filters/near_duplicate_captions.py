@@ -30,7 +30,7 @@ class NearDuplicateCaptions(PoolFilter):
     the `highest_clip_score`, or the `first` by uid. Candidates by MinHash LSH (Broder 1997; Leskovec et al.,
     Mining of Massive Datasets, ch. 3), each verified exactly on the captions' five-character pieces.
 
-    Memory: 16 bytes a sample, some 200 a distinct caption; columns stream past.
+    Memory: 16 bytes a sample, a few hundred a distinct caption; columns stream past.
     """
 
     min_jaccard: float = Field(0.8, gt=0, le=1)

@@ -54,7 +54,7 @@ MEMORY = """
 import sys, ibis
 from filters.near_duplicate_captions import NearDuplicateCaptions
 it = NearDuplicateCaptions(min_jaccard=0.8)
-con = ibis.duckdb.connect(threads=1, memory_limit="256MB", temp_directory=sys.argv[2], preserve_insertion_order=False)
+con = ibis.duckdb.connect(threads=1, memory_limit="128MB", temp_directory=sys.argv[2], preserve_insertion_order=False)
 t = con.read_parquet(sys.argv[1]).limit(int(sys.argv[3]))
 con.create_table("found", it.drops(t.select("row", "uid", *it.reads)))
 """
@@ -93,7 +93,7 @@ def run(work: Path) -> list[Figure]:
             "near-duplicate captions: memory for a distinct caption", (peak - small) * 2**30 / distinct, "bytes",
             at_most=250,
             detail=f"{peak:.2f} GiB at the peak for {distinct:,} distinct captions, {small:.2f} GiB for 1,000; "
-            "DuckDB limited to 256 MB",
+            "DuckDB limited to 128 MB of it",
         ),
     ]  # fmt: skip
 
