@@ -27,9 +27,9 @@ ROUNDS = 3
 def run(work: Path) -> list[Figure]:
     images = photos()
     return [
-        _against_decoding(work, "JPEG shards", images, shards=20, bound=1.0),
-        _against_decoding(work, "2000 x 1500 JPEGs", _large(images[:80]), shards=8),
-        _against_decoding(work, "PNG and WebP shards", _others(images[:200]), shards=8),
+        _against_decoding(work, "JPEG shards", images, shards=40, bound=1.0),
+        _against_decoding(work, "2000 x 1500 JPEGs", _large(images[:80]), shards=16),
+        _against_decoding(work, "PNG and WebP shards", _others(images[:200]), shards=12),
     ]
 
 
