@@ -19,12 +19,15 @@ FOLLOWERS = 4  # of images with equal hashes each is compared with the best of t
 class Hashes:
     """The hashes of n images, best first: whole and turned ones, uint64 (turns, n), and parts (4, n)."""
 
-    def __init__(self, views: np.ndarray, turns: list[int], max_distance: int) -> None:
-        """Views: the first hashes of each image, uint64 (n, PARTS.stop). `turns`: which turned ones are asked for."""
+    def __init__(self, views: np.ndarray, order: np.ndarray, turns: list[int], max_distance: int) -> None:
+        """Take the views of images, uint64 (n, PARTS.stop), in the `order` of places given, best first (n,).
+
+        `turns`: which turned ones are asked for.
+        """
         self.max_distance = max_distance
         self.turns = [0, *turns]
-        self.whole = [np.ascontiguousarray(views[:, turn]) for turn in self.turns]
-        self.parts = [np.ascontiguousarray(views[:, part]) for part in PARTS]
+        self.whole = [views[order, turn] for turn in self.turns]
+        self.parts = [views[order, part] for part in PARTS]
         self.leader = _first_of_equals(self.whole[0])
 
     def guesses(self, windows: Iterable[tuple[np.ndarray, np.ndarray]]) -> Guesses:

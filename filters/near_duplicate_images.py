@@ -83,7 +83,7 @@ class NearDuplicateImages(PoolFilter):
         order = priority_order(table, KEEP[self.keep])
         rows = table.take(order)
         turns = [*(MIRROR if self.mirror else ()), *(ROTATIONS if self.rotations else ())]
-        hashes = Hashes(views[order], list(TURNED) if len(turns) > len(ROTATIONS) else turns, self.max_distance)
+        hashes = Hashes(views, order, list(TURNED) if len(turns) > len(ROTATIONS) else turns, self.max_distance)
         del views
         place = rows_of(rows["row"])
         guesses = hashes.guesses(

@@ -30,7 +30,7 @@ class ImageViews(Feature):
     """
 
     name: ClassVar = "image_views"
-    version: ClassVar = 1
+    version: ClassVar = 2
     needs: ClassVar = ("image",)
 
     def arrow_schema(self) -> pa.Schema:
