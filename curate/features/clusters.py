@@ -11,7 +11,7 @@ from pydantic import Field
 
 from curate.errors import WorkError
 from curate.features.contract import GlobalFeature, Known
-from curate.kmeans import fit_kmeans
+from curate.kmeans import ROUNDS, fit_kmeans
 from filters._vectors import nearest, unit
 
 NEIGHBOURS = 20
@@ -21,9 +21,9 @@ class Clusters(GlobalFeature):
     """`cluster`, from 0; `cluster_similarity`, the cosine to its own centroid; and `cluster_isolation`, the mean cosine
     distance of that centroid to its 20 nearest ones (d_inter of Abbas et al. 2024), alike for a whole cluster.
 
-    k-means is fitted on `sample` rows with an embedding; `clusters` defaults to the square root of the pool's samples.
-    A sample without an embedding has no cluster. `artifact` uses centroids fitted before, so that clusters keep their
-    meaning from one pool to the next. `column` is the embedding; it has unit length.
+    k-means is fitted on `sample` rows in at most so many `rounds`; `clusters` defaults to the square root of the
+    pool's samples. A sample without an embedding has no cluster. `artifact` uses centroids fitted before, so that
+    clusters keep their meaning from one pool to the next. `column` is the embedding.
     """
 
     name: ClassVar = "clusters"
@@ -32,6 +32,7 @@ class Clusters(GlobalFeature):
     clusters: int | None = Field(None, ge=1)
     seed: int = 0
     sample: int = Field(262_144, ge=1)
+    rounds: int = Field(ROUNDS, ge=1)
     column: str = "clip_image"
     artifact: str | None = None
 
@@ -53,7 +54,7 @@ class Clusters(GlobalFeature):
         if len(vectors) == 0:
             return {"centroids": np.zeros((0, 0), np.float32), "isolation": np.zeros(0, np.float32)}
         clusters = min(self.clusters or max(1, round(known.samples**0.5)), len(vectors))
-        centroids = fit_kmeans(vectors, clusters, self.seed)
+        centroids = fit_kmeans(vectors, clusters, self.seed, self.rounds)
         return {"centroids": centroids, "isolation": isolation(centroids)}
 
     def apply(self, artifact: dict[str, np.ndarray], rows: pa.Table) -> dict[str, pa.Array]:
