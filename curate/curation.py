@@ -24,6 +24,7 @@ from curate.select import UNREADABLE, Selection, select, write_selection
 from curate.selection import selection_digest
 from curate.storage import Folder
 from curate.write import SAMPLES_PER_SHARD, WrittenShard, write_shards
+from filters.safety import Safety
 
 MANIFEST = "manifest.json"
 SELECTION = "selection.parquet"
@@ -156,7 +157,8 @@ def curate_pool(
         log.info("POOL is metadata only: no shards are written; %s/%s lists the kept uids", out.url, SUBSET)
         written: list[WrittenShard] = []
     else:
-        written = stage("write", lambda: write_dataset(engine, measured.tasks, out, samples_per_shard, progress))
+        blur = any(isinstance(step.filter, Safety) and step.filter.faces == "blur" for step in recipe.filters)
+        written = stage("write", lambda: write_dataset(engine, measured.tasks, out, samples_per_shard, progress, blur))
     seconds = {
         "measure": round(measured.seconds, 3),
         "select": round(selected - began, 3),
@@ -213,11 +215,16 @@ def finished(out: Folder, request: dict[str, Any], overwrite: bool) -> dict[str,
 
 
 def write_dataset(
-    engine: Engine, tasks: Sequence[ShardTask], out: Folder, samples_per_shard: int, progress: Progress | None = None
+    engine: Engine,
+    tasks: Sequence[ShardTask],
+    out: Folder,
+    samples_per_shard: int,
+    progress: Progress | None = None,
+    blur: bool = False,
 ) -> list[WrittenShard]:
-    """Write the shards of the selection at `out`."""
+    """Write the shards of the selection at `out`, with faces blurred if asked."""
     written = []
-    for shard in write_shards(engine, tasks, out, samples_per_shard):
+    for shard in write_shards(engine, tasks, out, samples_per_shard, blur=blur):
         written.append(shard)
         if progress:
             progress("write", len(written), 0)

@@ -36,6 +36,8 @@ class WriteTask:
     plan: str
     sources: tuple[tuple[ShardTask, np.ndarray], ...]
     columns: tuple[str, ...]
+    blur: bool = False
+    """Faces are blurred: images that show some are not copied (see `curate.blur`)."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def write_shards(
     tasks: Sequence[ShardTask],
     out: Folder,
     samples_per_shard: int = SAMPLES_PER_SHARD,
+    blur: bool = False,
 ) -> Iterator[WrittenShard]:
     """Write the samples that `OUT/selection.parquet` keeps, in pool order; yields shards as they are done.
 
@@ -72,6 +75,8 @@ def write_shards(
 
     with out.local_copy("selection.parquet") as path:
         plan = f"{selection_digest(path)[:16]}-{samples_per_shard}"
+        if blur:
+            plan += next(f"-{folder}" for folder, feature in tasks[0].features if feature.name == "faces")
         measured = dict.fromkeys(name for _, feature in tasks[0].features for name in feature.columns())
         columns = tuple(c for c in measured if c not in ("offset", "length", "image_offset"))
         work = []
@@ -79,9 +84,9 @@ def write_shards(
             cuts = np.flatnonzero(np.diff(shards)) + 1
             pieces = zip(np.split(shards, cuts), np.split(rows, cuts), strict=True)
             sources = tuple((tasks[int(shard[0])], row) for shard, row in pieces)
-            work.append(WriteTask(out, f"{number:05d}", plan, sources, columns))
+            work.append(WriteTask(out, f"{number:05d}", plan, sources, columns, blur))
     _remove_others(out, {task.name for task in work})
-    yield from engine.map(write_shard, work, light=True)
+    yield from engine.map(write_shard, work, light=not blur)
 
 
 def write_shard(task: WriteTask) -> WrittenShard:
@@ -90,13 +95,20 @@ def write_shard(task: WriteTask) -> WrittenShard:
     if (done := _written(task, tar, parquet)) is not None:
         return done
     places = ["offset", "length"]
+    if task.blur:
+        from curate.blur import copy_blurred
+
+        places.append("image_offset")
     tables = []
     with task.out.writing(tar) as part, Path(part).open("wb", buffering=0) as file:
         sink = Sink(file)
         for source, rows in task.sources:
             table = read_features(source, [*places, *task.columns]).take(pa.array(rows))
             with source.pool.local_copy(source.shard.name) as path, Path(path).open("rb", buffering=0) as shard:
-                copy_ranges(shard, sink, table["offset"].to_numpy(), table["length"].to_numpy())
+                if task.blur:
+                    table = copy_blurred(shard, sink, table)
+                else:
+                    copy_ranges(shard, sink, table["offset"].to_numpy(), table["length"].to_numpy())
             tables.append(table.drop_columns(places))
         sink.write(bytes(-(-(sink.size + _END) // _RECORD) * _RECORD - sink.size))
     table = pa.concat_tables(tables)

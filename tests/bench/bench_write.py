@@ -27,7 +27,7 @@ from tests.bench.peers import PEERS, peer_python
 
 DATA = Path(os.environ.get("CURATE_BENCH_DATA", "../shared/data"))
 DATACOMP = Path(os.environ.get("CURATE_BENCH_DATACOMP", str(PEERS / "datacomp")))
-NEEDS = ["webdataset", "cloudpathlib", "pysimdjson", "img2dataset==1.47.0", "opencv-python-headless", "tqdm", "pandas"]
+NEEDS = ["webdataset==0.2.31", "cloudpathlib==0.13.0", "pysimdjson", "img2dataset==1.47.0", "tqdm", "pandas"]
 PER_SHARD = 5000
 ROUNDS = 3
 RECIPE = {"filters": ["image_size", "caption_rules", "exact_duplicates"]}
