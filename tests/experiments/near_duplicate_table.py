@@ -76,8 +76,8 @@ def setting_for(name: str) -> tuple[NearDuplicateImages, str]:
 
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path, exists=True))
-@click.option("--every", default=3, show_default=True, help="Plant a copy of every so many photos.")
-@click.option("--first", default=0, show_default=True, help="The first photo that is copied.")
+@click.option("--every", default=4, show_default=True, help="Plant a copy of every so many photos.")
+@click.option("--first", default=1, show_default=True, help="The first photo that is copied.")
 def main(data: Path, every: int, first: int) -> None:
     """Print the table for the photos in DATA."""
     names = ("photos.parquet", "captioned.parquet")
