@@ -7,7 +7,7 @@ import logging
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
@@ -50,6 +50,8 @@ class Measured:
     tasks: tuple[ShardTask, ...]
     reports: tuple[ShardReport, ...]
     seconds: float
+    fitted: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What global features say of what they were fitted to."""
 
     @property
     def samples(self) -> int:
@@ -91,8 +93,9 @@ def measure(pool: Pool, recipe: Recipe, engine: Engine, progress: Progress | Non
     if measured.samples == 0:
         raise WorkError(f"POOL: the shards of {pool.folder.url} hold no samples")
     if fitted:
-        tasks, more = measure_global(engine, tasks, measured.reports, measured.fingerprint, fitted, progress)
-        measured = Measured(tasks, merge_reports([*measured.reports, *more]), time.perf_counter() - began)
+        tasks, more, said = measure_global(engine, tasks, measured.reports, measured.fingerprint, fitted, progress)
+        merged = merge_reports([*measured.reports, *more])
+        measured = Measured(tasks, merged, time.perf_counter() - began, said)
     facts = measured.as_dict()
     log.info(
         "%d samples; shards measured: %d, from the cache: %d; images decoded: %d",
@@ -258,6 +261,7 @@ def make_manifest(
         },
         "recipe": recipe.as_dict(),
         "measure": measured.as_dict(),
+        "fitted": measured.fitted,
         "funnel": [step.as_dict() for step in chosen.funnel],
         "selection": {"rows": chosen.samples, "kept": chosen.kept, "dropped": chosen.samples - chosen.kept,
                       "sha256": digest},

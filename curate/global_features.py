@@ -82,10 +82,11 @@ def measure_global(
     pool_fingerprint: str,
     features: Sequence[GlobalFeature],
     progress: Told | None = None,
-) -> tuple[tuple[ShardTask, ...], list[ShardReport]]:
+) -> tuple[tuple[ShardTask, ...], list[ShardReport], dict[str, dict[str, Any]]]:
     """Fit and apply global features, in their order, to shards whose other features are measured.
 
-    Returns the shards' tasks with these features added, and a report for each shard and feature.
+    Returns the shards' tasks with these features added, a report for each shard and feature, and what features
+    say of what they were fitted to, by name.
     """
     artifacts: dict[str, Artifact] = {}
     digests = {report.shard: report.digest for report in reports}
@@ -110,7 +111,8 @@ def measure_global(
             if progress:
                 progress(feature.name, len(made) % len(work) or len(work), len(work))
         tasks = [replace(task, features=(*task.features, (folder, feature))) for task in tasks]
-    return tuple(tasks), made
+    said = {feature.name: feature.report(artifacts[feature.name]) for feature in features}
+    return tuple(tasks), made, {name: facts for name, facts in said.items() if facts}
 
 
 def apply_shard(task: ApplyTask) -> ShardReport:

@@ -8,8 +8,9 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,19 +22,17 @@ from curate.features.bootstrap import REFERENCE, SCORER, Bootstrap, part_name
 from curate.features.clip import Clip
 from curate.features.contract import Feature, GlobalFeature
 from curate.features.index import Index
-from curate.features.sha256 import Sha256
-from curate.measure import batches
-from curate.pool import Pool, open_pool
-from curate.recipe import NamedFilter, Recipe
+from curate.measure import BATCH, batches
+from curate.pool import Pool
+from curate.recipe import NamedFilter, Recipe, parse_recipe
 from curate.shards import read_samples
 from curate.storage import Folder
-from filters.fold import Fold
-from filters.score import Score
 from trainer.scales import get_scale
 from trainer.train import train
 
 REFERENCES = 2048
 """Pairs that stand for all others when a score is normalised."""
+REFERENCE_SHARDS = 32
 STEPS = "steps"
 SCORERS = "_scorers"
 COLUMN = "bootstrap_score"
@@ -79,34 +78,35 @@ def bootstrap(pool: Pool, out: Path, wanted: Bootstrap, engine: Engine, before: 
     if wanted.trusted is not None:
         model = out / STEPS / "trusted"
         train(wanted.trusted, model, scale=scale, seed=wanted.seed)
-        return write_scorer(out, {0: model}, {0: Path(wanted.trusted)}, 1)
+        return write_scorer(out, {0: model}, pool, 1)
     models: dict[int, Path] = {}
-    datasets: dict[int, Path] = {}
     trainings = wanted.folds * wanted.rounds
     for step in range(trainings):
         fold, work = step % wanted.folds, out / STEPS / str(step)
         log.info("bootstrap: training %d of %d, to judge fold %d of %d", step + 1, trainings, fold, wanted.folds)
-        latest = write_scorer(work / "judges", models, datasets, wanted.folds) if models else None
+        latest = write_scorer(work / "judges", models, pool, wanted.folds) if models else None
         recipe = training_recipe(before, wanted, fold, latest)
         curate_pool(pool, recipe, Folder(str(work / "dataset")), engine)
         train(str(work / "dataset" / "shards"), work / "model", scale=scale, seed=wanted.seed + step)
-        models[fold], datasets[fold] = work / "model", work / "dataset" / "shards"
-    return write_scorer(out, models, datasets, wanted.folds)
+        models[fold] = work / "model"
+    return write_scorer(out, models, pool, wanted.folds)
 
 
 def training_recipe(before: Recipe, wanted: Bootstrap, fold: int, judges: Path | None) -> Recipe:
     """What the model that will judge a fold is trained on: the pairs of the others that their judges like best."""
-    leave_out = NamedFilter("other_folds", Fold(fold=fold, folds=wanted.folds, leave_out=True))
-    if judges is None:
-        return replace_filters(before, (*before.filters, leave_out))
-    best = NamedFilter(COLUMN, Score(column=COLUMN, keep_fraction=wanted.keep_fraction, missing="keep"))
-    scored = dataclasses.replace(before, features=(*before.features, wanted.model_copy(update={"scorer": str(judges)})))
-    return replace_filters(scored, (*before.filters, leave_out, best))
+    steps: list[dict[str, Any]] = [{"fold": {"fold": fold, "folds": wanted.folds, "leave_out": True}}]
+    features = {}
+    if judges is not None:
+        steps.append({"score": {"column": COLUMN, "keep_fraction": wanted.keep_fraction, "missing": "keep"}})
+        features = {wanted.name: wanted.model_dump(mode="json") | {"scorer": str(judges)}}
+    added = parse_recipe({"features": features, "filters": steps})
+    both = dataclasses.replace(before, features=(*added.features, *before.features))
+    return replace_filters(both, (*before.filters, *added.filters))
 
 
 def replace_filters(recipe: Recipe, filters: tuple[NamedFilter, ...]) -> Recipe:
     """The recipe with other filters, which read what its features measure, and only the features they need."""
-    known: dict[str, Feature] = {c: f for f in (Sha256(), *recipe.features) for c in f.columns()}
+    known = {column: feature for feature in recipe.features for column in feature.columns()}
     wanted, found = [column for step in filters for column in step.filter.reads], dict[str, Feature]()
     while wanted:
         feature = known[wanted.pop()]
@@ -117,22 +117,26 @@ def replace_filters(recipe: Recipe, filters: tuple[NamedFilter, ...]) -> Recipe:
     return dataclasses.replace(recipe, features=(Index(), *others), filters=filters)
 
 
-def write_scorer(out: Path, models: Mapping[int, Path], datasets: Mapping[int, Path], folds: int) -> Path:
+def write_scorer(out: Path, models: Mapping[int, Path], pool: Pool, folds: int) -> Path:
     """Gather the models by the fold that each judges, with their references; the sign that it is whole comes last."""
     for fold, model in models.items():
         part = out / part_name(fold)
         shutil.copytree(model / "checkpoint", part, dirs_exist_ok=True)
-        images, texts = references(datasets[fold], part)
+        images, texts = references(pool, part)
         with Folder(str(part)).writing(REFERENCE) as file, Path(file).open("wb") as sink:
             np.savez(sink, images=images, texts=texts)
     Folder(str(out)).write_json(SCORER, {"folds": folds})
     return out
 
 
-def references(shards: Path, model: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings of some pairs that a model was trained on, from all shards: float32 (n, size) each."""
+def references(pool: Pool, model: Path) -> tuple[np.ndarray, np.ndarray]:
+    """A model's embeddings of some of the pool's pairs: float32 (n, size) each.
+
+    Of the pool, not of what the model was trained on: a scorer that takes the pairs it likes for usual would, round
+    after round, like fewer and fewer kinds.
+    """
     feature, images, texts = Clip(model=str(model)), list[np.ndarray](), list[np.ndarray]()
-    for batch in _some_batches(shards):
+    for batch in _some_batches(pool):
         columns = feature.measure(batch)
         real = columns["clip_score"].is_valid()
         for name, found in (("clip_image", images), ("clip_text", texts)):
@@ -141,15 +145,10 @@ def references(shards: Path, model: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(images), np.concatenate(texts)
 
 
-def _some_batches(shards: Path) -> Iterator[Batch]:
-    """The first batches of every shard, as many pairs of each."""
-    pool = open_pool(str(shards))
-    share = -(-REFERENCES // len(pool.shards))
-    for shard in pool.shards:
+def _some_batches(pool: Pool) -> Iterator[Batch]:
+    """The first batches of some shards that lie evenly in the pool, as many pairs of each."""
+    shards = pool.shards[:: -(-len(pool.shards) // REFERENCE_SHARDS)]
+    share = -(-REFERENCES // len(shards))
+    for shard in shards:
         with pool.folder.local_copy(shard.name) as path:
-            seen = 0
-            for batch in batches(shard.name, read_samples(path)):
-                yield batch
-                seen += len(batch)
-                if seen >= share:
-                    break
+            yield from islice(batches(shard.name, read_samples(path)), -(-share // BATCH))

@@ -86,11 +86,13 @@ class Bootstrap(Feature):
         return pa.schema({"bootstrap_score": pa.float32()})
 
     def weights_digest(self) -> str:
-        """SHA-256 over the models' files.
+        """SHA-256 over the models' files; empty as long as there is no scorer.
 
         Raises:
-            RequestError: there is no scorer yet, or its folder holds none.
+            RequestError: its folder holds no scorer.
         """
+        if self.scorer is None:
+            return ""
         files = sorted(file for part in self._parts()[1].values() for file in part.iterdir() if file.is_file())
         return sha256("".join(file_sha256(file) for file in files).encode()).hexdigest()
 

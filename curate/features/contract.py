@@ -116,6 +116,10 @@ class GlobalFeature(Feature):
     def apply(self, artifact: dict[str, np.ndarray], rows: pa.Table) -> dict[str, pa.Array]:
         """The columns of some rows of one shard, each row by itself: null where it cannot be told."""
 
+    def report(self, artifact: dict[str, np.ndarray]) -> dict[str, Any]:
+        """What to tell of an artifact in the manifest, as JSON values: how good it is, what it weighs."""
+        return {}
+
     def measure(self, batch: Batch) -> dict[str, pa.Array]:
         raise TypeError(f"{self.name} is fitted on the pool's columns, not measured from samples")
 

@@ -184,7 +184,7 @@ def _log_mean_exp(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray:
     """Embeddings as float32 (n, size)."""
-    flat = pa.chunked_array(column).combine_chunks().flatten() if len(column) else None
+    flat = column.combine_chunks().flatten()
     return flat.to_numpy(zero_copy_only=False).reshape(len(column), -1).astype(np.float32)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curate.cli import run
 from curate.errors import RequestError
 from curate.features.learned_mix import LearnedMix, auc_interval, logistic_regression
+from tests.conftest import pair, write_pool
 
 SIZE = 8
 
@@ -97,3 +100,19 @@ def test_the_regression_finds_the_weights_that_made_the_labels() -> None:
 def test_the_area_under_the_curve() -> None:
     assert auc_interval(np.array([2.0, 3.0]), np.array([0.0, 1.0]))[0] == 1
     assert auc_interval(np.array([1.0, 1.0]), np.array([1.0]))[0] == 0.5
+
+
+def test_a_recipe_uses_it_as_any_score_and_the_manifest_says_what_it_weighs(tmp_path: Path, tiny_clip: Path) -> None:
+    pool = write_pool(tmp_path / "pool", [pair(n) for n in range(48)])
+    recipe = tmp_path / "mix.yaml"
+    recipe.write_text(
+        f"features:\n  clip: {{model: {tiny_clip}}}\n  learned_mix: {{rows: 100}}\n"
+        "filters:\n  - score: {column: mix_score, keep_fraction: 0.5}\n"
+    )
+    assert run(["filter", str(pool), str(tmp_path / "out"), "-r", str(recipe), "--workers", "1"]) == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["selection"]["kept"] == 24
+    fitted = manifest["fitted"]["learned_mix"]
+    assert set(fitted) == {"held_out_auc", "interval", "weights"} and "cosine" in fitted["weights"]
+    kept = pq.read_table(tmp_path / "out" / "shards" / "00000.parquet", columns=["mix_score"])["mix_score"]
+    assert kept.null_count == 0
