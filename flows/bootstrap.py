@@ -16,7 +16,7 @@ import numpy as np
 
 from curate.curation import curate_pool, measure
 from curate.engines import Engine
-from curate.errors import RequestError
+from curate.errors import RequestError, WorkError
 from curate.features.batch import Batch
 from curate.features.bootstrap import REFERENCE, SCORER, Bootstrap, part_name
 from curate.features.clip import Clip
@@ -72,9 +72,17 @@ def bootstrap(pool: Pool, out: Path, wanted: Bootstrap, engine: Engine, before: 
     """
     if (out / SCORER).is_file():
         return out
+    try:
+        return _bootstrap(pool, out, wanted, engine, before)
+    except ValueError as wrong:  # of the trainer: the scale, the shards
+        raise RequestError(f"features.bootstrap: {wrong}") from wrong
+    except FloatingPointError as failed:
+        raise WorkError(f"features.bootstrap: {failed}") from failed
+
+
+def _bootstrap(pool: Pool, out: Path, wanted: Bootstrap, engine: Engine, before: Recipe) -> Path:
     scale = dataclasses.replace(get_scale(wanted.scale), flip=True)  # a mirrored photo still fits its caption
-    if wanted.samples_seen is not None:
-        scale = dataclasses.replace(scale, samples_seen=wanted.samples_seen)
+    scale = dataclasses.replace(scale, samples_seen=wanted.samples_seen or scale.samples_seen * 3 // 2)
     if wanted.trusted is not None:
         model = out / STEPS / "trusted"
         train(wanted.trusted, model, scale=scale, seed=wanted.seed)

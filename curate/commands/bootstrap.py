@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from curate.engines import open_engine
-from curate.errors import RequestError, WorkError
+from curate.errors import RequestError
 from curate.features.bootstrap import Bootstrap
 from curate.pool import open_pool
 from curate.progress import show_progress
@@ -20,7 +20,11 @@ from curate.recipe import load_recipe, parse_recipe
 @click.option("-r", "--recipe", help="Train on what this recipe keeps.  [default: all that can be read]")
 @click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change one parameter of the recipe.")
 @click.option("--scale", default="tiny", show_default=True, help="tiny, small, medium or large.")
-@click.option("--samples-seen", type=click.IntRange(min=1), help="Pairs to train each model on, repeats included.")
+@click.option(
+    "--samples-seen",
+    type=click.IntRange(min=1),
+    help="Pairs each model sees, repeats included.  [default: 1.5 times the scale's]",
+)
 @click.option("--folds", default=2, show_default=True, type=click.IntRange(2, 16))
 @click.option("--rounds", default=2, show_default=True, type=click.IntRange(1, 10))
 @click.option("--keep-fraction", default=0.5, show_default=True, help="Share of the pairs to train on after a round.")
@@ -55,15 +59,13 @@ def command(
     before = load_recipe(recipe, changes) if recipe else parse_recipe({}, "--set", changes)
     try:
         wanted = Bootstrap.model_validate(parameters)
-        opened, engine = open_pool(pool, cache), open_engine("local", workers)
-        try:
-            with show_progress():
-                bootstrap(opened, out, wanted, engine, before)
-        finally:
-            engine.close()
     except ValueError as wrong:
         raise RequestError(" ".join(str(wrong).split())) from wrong
-    except FloatingPointError as failed:
-        raise WorkError(str(failed)) from failed
+    opened, engine = open_pool(pool, cache), open_engine("local", workers)
+    try:
+        with show_progress():
+            bootstrap(opened, out, wanted, engine, before)
+    finally:
+        engine.close()
     click.echo(f"scorer: {out}")
     click.echo(f"use it:  curate filter {pool} DATASET -r bootstrap --set features.bootstrap.scorer={out}")

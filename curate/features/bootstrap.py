@@ -65,6 +65,8 @@ class Bootstrap(Feature):
     other images, with the model's own t: the normalised score of Wang et al. 2024 (arXiv:2405.19547), which
     makes the folds' models comparable. Folds are those of the filter `fold`.
 
+    Each model sees `samples_seen` pairs, half as many again as its `scale` says unless given.
+
     `scorer` is a folder that `curate bootstrap` wrote; where it is not given, `curate filter` trains one with
     the other parameters and keeps it in the pool's cache.
     """
