@@ -115,7 +115,7 @@ def test_a_size_over_the_limit_is_refused_before_any_pixel_is_read() -> None:
     data[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
     with patch("simplejpeg.decode_jpeg", side_effect=AssertionError("decoded")):
         found = read(bytes(data), (64,))
-    assert found["header"] is None and "exceeds limit" in found["errors"][0][0]
+    assert found["header"] is None and "limit" in found["errors"][0][0]
 
 
 @pytest.mark.parametrize(("side", "scale"), [(262, 1), (131, 2), (130, 2), (66, 2), (65, 4), (33, 4), (32, 8), (1, 8)])

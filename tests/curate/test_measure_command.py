@@ -23,4 +23,4 @@ def test_measure_fills_the_cache_for_filter(tmp_path: Path, capsys: pytest.Captu
 
 def test_an_unknown_feature_is_named(messy_pool: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["measure", str(messy_pool), "--features", "phash,nope"]) == 2
-    assert capsys.readouterr().err.startswith("curate: features: no feature 'nope'; there are caption, clip, ")
+    assert capsys.readouterr().err.startswith("curate: features: no feature 'nope'; there are bootstrap, caption, ")

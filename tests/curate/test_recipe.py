@@ -57,7 +57,7 @@ def test_a_filter_may_come_twice() -> None:
         ),
         ({"filters": [{"image_size": {}, "language": {}}]}, "r.yaml: filters[0]: one filter per list item"),
         ({"filter": []}, "r.yaml: filter: Extra inputs are not permitted"),
-        ({"filters": [], "features": {"nope": {}}}, "features: no feature 'nope'; there are caption, clip, "),
+        ({"filters": [], "features": {"nope": {}}}, "features: no feature 'nope'; there are bootstrap, caption, "),
         ({"features": {"minhash": {"permutations": 7}}}, "r.yaml: features.minhash.permutations: "),
         ({"filters": ["no.such.module:Filter"]}, "r.yaml: filters[0]: no.such.module:Filter cannot be imported: "),
         ({"filters": ["json:JSONDecoder"]}, "r.yaml: filters[0]: json:JSONDecoder names no Filter class"),
