@@ -6,8 +6,6 @@ or embedding model gives another artifact, and its columns can never be mistaken
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import time
@@ -24,7 +22,7 @@ from curate.artifacts import ARTIFACTS, Artifact, artifact_digest, load_artifact
 from curate.engines import Engine
 from curate.errors import RequestError, WorkError
 from curate.features.contract import Feature, GlobalFeature, Known
-from curate.hashing import uid_hashes
+from curate.hashing import facts_hash, uid_hashes
 from curate.measure import ShardReport, ShardTask, cached, read_features, with_errors, write_sidecar
 from curate.storage import Folder
 from curate.targets import Target, read_target
@@ -214,21 +212,17 @@ def _key(
     """What an artifact is found by: all that fitting depends on. Only a fit on rows depends on the pool."""
     fitted = feature.sample_rows > 0 and not getattr(feature, "artifact", None)
     depends = {"weights": feature.weights_digest(), "pool": pool_fingerprint * fitted, "targets": list(targets)}
-    return _hash(_facts(feature, sources) | depends)
+    return facts_hash(_facts(feature, sources) | depends)
 
 
 def _fingerprint(feature: GlobalFeature, sources: Sequence[tuple[str, Feature]], artifact: Artifact) -> str:
-    return _hash(_facts(feature, sources) | {"artifact": artifact_digest(artifact)})
+    return facts_hash(_facts(feature, sources) | {"artifact": artifact_digest(artifact)})
 
 
 def _facts(feature: GlobalFeature, sources: Sequence[tuple[str, Feature]]) -> dict[str, Any]:
     folders = sorted(folder for folder, f in sources if set(f.columns()) & set(feature.reads))
     parameters = feature.model_dump(mode="json", exclude={"artifact"})
     return {"name": feature.name, "version": feature.version, "parameters": parameters, "reads": folders}
-
-
-def _hash(facts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @lru_cache(maxsize=1)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import xxhash
+
+
+def facts_hash(facts: Any) -> str:
+    """12 hex digits that change when any of some JSON values does."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def file_sha256(path: str | Path) -> str:

@@ -95,6 +95,12 @@ def _squeeze(preprocess: tuple[tuple[str, Any], ...]) -> Callable[[Image.Image],
     return Compose(image_transform_v2(PreprocessCfg(**dict(preprocess)), is_train=False).transforms[:-2])
 
 
+def input_side(preprocess: dict[str, Any]) -> int:
+    """The longer side, in pixels, of the images that a model takes."""
+    size = preprocess["size"]
+    return max(size) if isinstance(size, list | tuple) else size
+
+
 def prepare(
     model: str, preprocess: dict[str, Any], images: list[Image.Image | None], texts: list[str | None]
 ) -> Inputs:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pkgutil
 import sys
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from curate.errors import RequestError
 from curate.features import column_owners, feature_class
 from curate.features.contract import Feature, GlobalFeature
 from curate.features.index import Index
+from curate.hashing import facts_hash
 from curate.plugins import find_class
 from filters.contract import Filter
 
@@ -65,7 +64,7 @@ class Recipe:
     def hash(self) -> str:
         """12 hex digits over what decides the selection: filters, parameters and feature fingerprints."""
         facts = self.as_dict() | {"name": "", "features": [feature.folder for feature in self.features]}
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+        return facts_hash(facts)
 
 
 def builtin_filters() -> list[str]:

@@ -31,6 +31,12 @@ def normalized(vectors: np.ndarray) -> np.ndarray:
     return wide / np.where(length > 0, length, 1)
 
 
+def log_mean_exp(values: np.ndarray) -> np.ndarray:
+    """The logarithm of the mean of exp(values) in each row: (n, m) to (n,)."""
+    most = values.max(axis=1)
+    return most + np.log(np.exp(values - most[:, None]).mean(axis=1))
+
+
 def nearest(queries: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The row of `base` (m, d), m > 0, with the largest dot product for each of `queries` (n, d), both float32.
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,16 +10,14 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from curate.curation import curate_pool, measure
 from curate.engines import Engine
 from curate.errors import RequestError, WorkError
 from curate.features.batch import Batch
-from curate.features.bootstrap import REFERENCE, SCORER, Bootstrap, part_name
-from curate.features.clip import Clip
+from curate.features.bootstrap import SCORER, Bootstrap, part_name, write_reference
 from curate.features.contract import Feature, GlobalFeature
 from curate.features.index import Index
+from curate.hashing import facts_hash
 from curate.measure import BATCH, batches
 from curate.pool import Pool
 from curate.recipe import NamedFilter, Recipe, parse_recipe
@@ -55,7 +51,7 @@ def with_scorer(recipe: Recipe, pool: Pool, engine: Engine) -> Recipe:
         )
     before = replace_filters(recipe, tuple(takewhile(lambda step: COLUMN not in step.filter.reads, recipe.filters)))
     facts = [wanted.model_dump(mode="json"), before.hash, measure(pool, before, engine).fingerprint]
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+    key = facts_hash(facts)
     scorer = bootstrap(pool, Path(pool.cache.path(f"{SCORERS}/{key}")), wanted, engine, before)
     ready = wanted.model_copy(update={"scorer": str(scorer)})
     return dataclasses.replace(recipe, features=tuple(ready if f is wanted else f for f in recipe.features))
@@ -128,29 +124,10 @@ def replace_filters(recipe: Recipe, filters: tuple[NamedFilter, ...]) -> Recipe:
 def write_scorer(out: Path, models: Mapping[int, Path], pool: Pool, folds: int) -> Path:
     """Gather the models by the fold that each judges, with their references; the sign that it is whole comes last."""
     for fold, model in models.items():
-        part = out / part_name(fold)
-        shutil.copytree(model / "checkpoint", part, dirs_exist_ok=True)
-        images, texts = references(pool, part)
-        with Folder(str(part)).writing(REFERENCE) as file, Path(file).open("wb") as sink:
-            np.savez(sink, images=images, texts=texts)
+        write_reference(model / "checkpoint", _some_batches(pool))
+        shutil.copytree(model / "checkpoint", out / part_name(fold), dirs_exist_ok=True)
     Folder(str(out)).write_json(SCORER, {"folds": folds})
     return out
-
-
-def references(pool: Pool, model: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A model's embeddings of some of the pool's pairs: float32 (n, size) each.
-
-    Of the pool, not of what the model was trained on: a scorer that takes the pairs it likes for usual would, round
-    after round, like fewer and fewer kinds.
-    """
-    feature, images, texts = Clip(model=str(model)), list[np.ndarray](), list[np.ndarray]()
-    for batch in _some_batches(pool):
-        columns = feature.measure(batch)
-        real = columns["clip_score"].is_valid()
-        for name, found in (("clip_image", images), ("clip_text", texts)):
-            vectors = columns[name].filter(real)
-            found.append(vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(vectors), -1).astype(np.float32))
-    return np.concatenate(images), np.concatenate(texts)
 
 
 def _some_batches(pool: Pool) -> Iterator[Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -14,10 +15,14 @@ import pyarrow as pa
 from pydantic import Field
 
 from curate import openclip
+from curate.artifacts import read_artifact, save_artifact
 from curate.errors import RequestError
 from curate.features.batch import Batch
+from curate.features.clip import Clip
 from curate.features.contract import Feature
 from curate.hashing import file_sha256
+from curate.storage import Folder
+from filters._vectors import log_mean_exp, matrix
 
 SCORER = "scorer.json"
 REFERENCE = "reference.npz"
@@ -108,10 +113,13 @@ class Bootstrap(Feature):
 
     def prepare(self, batch: Batch, preprocess: dict[str, Any]) -> FoldedInputs:
         """Decode, resize and tokenize a batch."""
-        size = preprocess["size"]
-        side = max(size) if isinstance(size, list | tuple) else size
         folds, parts = self._parts()
-        inputs = openclip.prepare(str(next(iter(parts.values()))), preprocess, batch.images(side, "RGB"), batch.texts)
+        inputs = openclip.prepare(
+            str(next(iter(parts.values()))),
+            preprocess,
+            batch.images(openclip.input_side(preprocess), "RGB"),
+            batch.texts,
+        )
         places = [int.from_bytes((digest or b"")[:4]) * folds >> 32 for digest in batch.digests]
         return FoldedInputs(inputs, np.array(places, np.int64))
 
@@ -164,19 +172,31 @@ def load(scorer: str, device: str | None) -> Judges:
     by_fold: dict[int, Judge] = {}
     for fold, part in scorer_parts(scorer)[1].items():
         model = openclip.load(str(part), "", device)
-        with np.load(part / REFERENCE, allow_pickle=False) as reference:
-            by_fold[fold] = Judge(model, reference["images"], reference["texts"])
+        reference = read_artifact(str(part / REFERENCE), "features.bootstrap.scorer")
+        by_fold[fold] = Judge(model, reference["images"], reference["texts"])
     first = next(iter(by_fold.values())).model
     return Judges(by_fold, first.device, first.preprocess)
+
+
+def write_reference(model: Path, some: Iterable[Batch]) -> None:
+    """Put a model's embeddings of some of the pool's pairs beside it; nothing is done where they are.
+
+    Of the pool, not of what the model was trained on: a scorer that takes the pairs it likes for usual would, round
+    after round, like fewer and fewer kinds.
+    """
+    if (model / REFERENCE).is_file():
+        return
+    feature, images, texts = Clip(model=str(model)), list[np.ndarray](), list[np.ndarray]()
+    for batch in some:
+        columns = feature.measure(batch)
+        real = columns["clip_score"].is_valid()
+        images.append(matrix(columns["clip_image"].filter(real)))
+        texts.append(matrix(columns["clip_text"].filter(real)))
+    save_artifact(Folder(str(model)), REFERENCE, {"images": np.concatenate(images), "texts": np.concatenate(texts)})
 
 
 def surprise(images: np.ndarray, texts: np.ndarray, judge: Judge) -> np.ndarray:
     """The normalised score of pairs: unit vectors float32 (n, size) each, to nats (n,)."""
     scale = judge.model.network.logit_scale.exp().item()
-    usual = [_log_mean_exp(scale * images @ judge.texts.T), _log_mean_exp(scale * texts @ judge.images.T)]
+    usual = [log_mean_exp(scale * images @ judge.texts.T), log_mean_exp(scale * texts @ judge.images.T)]
     return scale * (images * texts).sum(axis=1) - (usual[0] + usual[1]) / 2
-
-
-def _log_mean_exp(values: np.ndarray) -> np.ndarray:
-    most = values.max(axis=1)
-    return most + np.log(np.exp(values - most[:, None]).mean(axis=1))

@@ -46,9 +46,9 @@ class Clip(Feature):
 
     def prepare(self, batch: Batch, preprocess: dict[str, Any]) -> openclip.Inputs:
         """Decode, resize and tokenize a batch: the part of `measure` for any process."""
-        size = preprocess["size"]
-        side = max(size) if isinstance(size, list | tuple) else size
-        return openclip.prepare(self.model, preprocess, batch.images(side, "RGB"), batch.texts)
+        return openclip.prepare(
+            self.model, preprocess, batch.images(openclip.input_side(preprocess), "RGB"), batch.texts
+        )
 
     def encode(self, model: openclip.Model, inputs: openclip.Inputs) -> dict[str, pa.Array]:
         """Run the model on a prepared batch: the part of `measure` for the process that holds the GPU."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from curate.errors import RequestError
 from curate.features.batch import Batch
-from curate.hashing import file_sha256
+from curate.hashing import facts_hash, file_sha256
 
 Need = Literal["bytes", "header", "image", "text"]
 """`bytes`: the image file as it is; `header`: it can be opened; `image`: its pixels can be decoded."""
@@ -63,7 +61,7 @@ class Feature(BaseModel, ABC):
             "parameters": self.model_dump(mode="json"),
             "weights": self.weights_digest(),
         }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+        return facts_hash(facts)
 
     @property
     def folder(self) -> str:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from curate.errors import RequestError
 from curate.features.contract import GlobalFeature
+from filters._vectors import log_mean_exp, matrix
 
 IMAGE_COLUMNS = ("width", "height", "brightness", "contrast", "sharpness", "entropy")
 CAPTION_COLUMNS = ("caption_length", "caption_words", "caption_alpha", "language_probability")
@@ -108,17 +109,18 @@ class LearnedMix(GlobalFeature):
         columns = self._columns(rows, np.arange(len(rows)))
         spread = columns.std(axis=0)
         return {
-            "images": _matrix(some["clip_image"]),
-            "texts": _matrix(some["clip_text"]),
+            "images": matrix(some["clip_image"]),
+            "texts": matrix(some["clip_text"]),
             "column_mean": columns.mean(axis=0),
             "column_spread": np.where(spread < 1e-9, 1.0, spread),
         }
 
     def _inputs(self, basis: dict[str, np.ndarray], rows: pa.Table, captions: np.ndarray) -> np.ndarray:
         """The model's inputs, float64 (n, inputs), of the images with the captions of other rows of the table."""
-        images, texts = _matrix(rows["clip_image"]), _matrix(rows["clip_text"])[captions]
+        images, texts = matrix(rows["clip_image"]), matrix(rows["clip_text"])[captions]
         cosine = SCALE * (images * texts).sum(axis=1, dtype=np.float64)
-        usual = [_log_mean_exp(images, basis["texts"]), _log_mean_exp(texts, basis["images"])]
+        sides = ((images, basis["texts"]), (texts, basis["images"]))
+        usual = [log_mean_exp(SCALE * (some @ others.T).astype(np.float64)) for some, others in sides]
         columns = (self._columns(rows, captions) - basis["column_mean"]) / basis["column_spread"]
         columns = columns.clip(-5, 5)
         return np.column_stack([cosine, *usual, columns, columns * (cosine - usual[0])[:, None]])
@@ -174,18 +176,6 @@ def auc_interval(good: np.ndarray, bad: np.ndarray) -> tuple[float, float, float
     spread = area * (1 - area) + (len(good) - 1) * (first - area**2) + (len(bad) - 1) * (second - area**2)
     half = 1.96 * (max(spread, 0.0) / (len(good) * len(bad))) ** 0.5
     return area, max(0.0, area - half), min(1.0, area + half)
-
-
-def _log_mean_exp(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
-    values = SCALE * (vectors @ others.T).astype(np.float64)
-    most = values.max(axis=1)
-    return most + np.log(np.exp(values - most[:, None]).mean(axis=1))
-
-
-def _matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """Embeddings as float32 (n, size)."""
-    flat = column.combine_chunks().flatten()
-    return flat.to_numpy(zero_copy_only=False).reshape(len(column), -1).astype(np.float32)
 
 
 def _present(rows: pa.Table, columns: Sequence[str]) -> np.ndarray:
