@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 LETTER, WORD, SPACE, HIDDEN = 1, 2, 4, 8
-"""What a code point is; `WORD` is a letter, a mark or a number, `SPACE` one of ASCII, `HIDDEN` leaves no trace."""
+"""What a code point is; `WORD` is a letter, a mark or a number, `SPACE` is white space, `HIDDEN` leaves no trace."""
 _CLASSES = {
     LETTER: r"\pL",
     WORD: r"[\pL\pM\pN]",
