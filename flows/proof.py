@@ -15,7 +15,7 @@ from trainer.evaluate import evaluate
 from trainer.run import TrainResult
 from trainer.scales import Scale
 from trainer.stats import mean_interval, paired_bootstrap, wilson_interval
-from trainer.tasks.zero_shot_classification import TaskResult
+from trainer.tasks.contract import TaskResult
 from trainer.train import train
 
 EVIDENCE = "evidence.json"
@@ -54,7 +54,7 @@ def prove(
             trained[arm.name].append(train(arm.shards, folder, scale=scale, seed=seed))
             (result,) = evaluate(folder, [task], output=folder / "evaluation.json")
             results[arm.name].append(result)
-            log.info("%s, seed %d: accuracy %.3f", arm.name, seed, result.accuracy)
+            log.info("%s, seed %d: accuracy %.3f", arm.name, seed, result.value)
     return {
         "task": results[arms[0].name][0].task,
         "chance": None,
@@ -68,7 +68,7 @@ def _arm(
     name: str, trained: Sequence[TrainResult], results: Sequence[TaskResult], seeds: Sequence[int]
 ) -> dict[str, Any]:
     """An arm's mean accuracy; its interval joins what other seeds and what other test items would change."""
-    per_seed = [result.accuracy for result in results]
+    per_seed = [result.value for result in results]
     mean = sum(per_seed) / len(per_seed)
     low, high = wilson_interval(round(mean * results[0].items), results[0].items)
     if len(per_seed) > 1:

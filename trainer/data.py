@@ -22,6 +22,7 @@ from trainer.model import Tokenizer
 from trainer.scales import Scale
 from trainer.shards import BadSampleError, Sample, read_samples
 
+Text = Callable[[Sample], str]
 T = TypeVar("T")
 R = TypeVar("R")
 DECODING_THREADS = 4
@@ -92,8 +93,8 @@ class StreamedData(torch.utils.data.IterableDataset):
     With fewer shards than workers, each worker reads every shard and takes every n-th sample.
     """
 
-    def __init__(self, shards: list[str], scale: Scale, tokenizer: Tokenizer):
-        self.shards, self.scale, self.tokenizer = shards, scale, tokenizer
+    def __init__(self, shards: list[str], scale: Scale, tokenizer: Tokenizer, text: Text):
+        self.shards, self.scale, self.tokenizer, self.text = shards, scale, tokenizer, text
         self.report = DataReport()
         self.seed = self.rank = 0
         self.world = 1
@@ -125,7 +126,7 @@ class StreamedData(torch.utils.data.IterableDataset):
             usable = 0
             for sample in self._shuffled(epoch, part, parts, rng, report):
                 try:
-                    caption, image = sample.caption, decode(sample, self.scale, rng)
+                    caption, image = self.text(sample), decode(sample, self.scale, rng)
                 except BadSampleError as bad:
                     report.skipped[str(bad)] += epoch == 0
                     continue
@@ -162,8 +163,15 @@ class StreamedData(torch.utils.data.IterableDataset):
         yield from (buffer[i] for i in rng.permutation(len(buffer)))
 
 
-def open_data(shards: list[str], scale: Scale, tokenizer: Tokenizer) -> CachedData | StreamedData:
+def caption(sample: Sample) -> str:
+    """The sample's caption, which most families learn from."""
+    return sample.caption
+
+
+def open_data(shards: list[str], scale: Scale, tokenizer: Tokenizer, text: Text = caption) -> CachedData | StreamedData:
     """Decodes everything into memory if it fits in the scale's `cache_bytes`, else streams.
+
+    `text` says what of a sample the tokenizer is given; a BadSampleError of it leaves the sample out.
 
     Raises:
         ValueError: not one sample is usable.
@@ -173,24 +181,24 @@ def open_data(shards: list[str], scale: Scale, tokenizer: Tokenizer) -> CachedDa
     images, captions = list[np.ndarray](), list[str]()
     if most > 0:
         samples = (sample for shard in shards for sample in read_samples(shard, report.skipped))
-        for sample, result in map_in_order(partial(_decode_or_reason, scale=scale), samples):
+        for sample, result in map_in_order(partial(_decode_or_reason, scale=scale, text=text), samples):
             if isinstance(result, str):
                 report.skipped[result] += 1
                 continue
             if len(images) == most:
-                return StreamedData(shards, scale, tokenizer)
+                return StreamedData(shards, scale, tokenizer, text)
             report.add_key(sample.key)
             images.append(result[0])
             captions.append(result[1])
         if not images:
             raise ValueError(f"shards: no usable sample (skipped: {dict(report.skipped)})")
         return CachedData(images, captions, tokenizer, report)
-    return StreamedData(shards, scale, tokenizer)
+    return StreamedData(shards, scale, tokenizer, text)
 
 
-def _decode_or_reason(sample: Sample, scale: Scale) -> tuple[np.ndarray, str] | str:
+def _decode_or_reason(sample: Sample, scale: Scale, text: Text) -> tuple[np.ndarray, str] | str:
     try:
-        return decode(sample, scale), sample.caption
+        return decode(sample, scale), text(sample)
     except BadSampleError as bad:
         return str(bad)
 

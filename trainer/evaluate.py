@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainer.checkpoint import load_checkpoint
-from trainer.distributed import choose_device
 from trainer.run import write_json
-from trainer.tasks.zero_shot_classification import TaskResult, run_task
+from trainer.tasks.contract import TaskResult, run_task
 
 
 def evaluate(
@@ -23,16 +22,16 @@ def evaluate(
     """How the model of a checkpoint (or of a training's OUT) does on each task, in the tasks' order.
 
     Args:
-        tasks: folders or fsspec URLs in the layout of `trainer.tasks.zero_shot_classification`.
+        tasks: folders or fsspec URLs as `trainer.tasks.contract` says.
         output: a JSON file to write the results to.
         device: "cpu", "cuda", ...; by default the GPU if there is one.
 
     Raises:
-        ValueError: the checkpoint, a task or the device is missing or malformed.
+        ValueError: the checkpoint, a task or the device is missing or malformed, or the
+            model's family cannot do a task.
     """
-    chosen = choose_device(device)
-    model, preprocess, tokenizer = load_checkpoint(checkpoint, chosen)
-    results = [run_task(str(task), model, preprocess, tokenizer, chosen, batch_size) for task in tasks]
+    model = load_checkpoint(checkpoint, device)
+    results = [run_task(str(task), model, batch_size) for task in tasks]
     if output:
         record = {
             "checkpoint": str(checkpoint),

@@ -54,14 +54,14 @@ def open_clip_config(scale: Scale) -> dict[str, Any]:
 def build_model(scale: Scale, seed: int, device: torch.device) -> torch.nn.Module:
     """The scale's model with fresh weights, the same for the same seed, in channels_last memory.
 
-    Called with images (B, 3, S, S) and tokens (B, L) it returns their unit-length features (B, D) and (B, D),
-    and the exponentiated logit scale.
+    Called with images (B, 3, S, S) and tokens (B, L) it returns `image_features` and `text_features`, of unit length
+    (B, D), and `logit_scale`, exponentiated; what other models of open_clip return is theirs.
     """
     torch.manual_seed(seed)
     with tempfile.TemporaryDirectory() as folder:  # open_clip builds from a name or a folder, not from a dict
         (Path(folder) / "open_clip_config.json").write_text(json.dumps(open_clip_config(scale)))
         with quiet():
-            model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+            model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, output_dict=True)
     if scale.grad_checkpointing:
         model.set_grad_checkpointing()
     model = model.to(device=device, memory_format=torch.channels_last)

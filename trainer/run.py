@@ -21,6 +21,7 @@ class TrainResult:
     """What a finished training was and did; the same as `OUT/train.json`."""
 
     out: str  # the folder that holds `checkpoint/`, `metrics.jsonl` and `train.json`
+    family: dict[str, Any]  # its name and options
     scale: dict[str, Any]
     seed: int
     data: str  # fingerprint of the shards
@@ -127,8 +128,8 @@ class Metrics:
         lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
         path.write_text("".join(line for line in lines if json.loads(line)["step"] <= totals.step))
 
-    def note(self, loss: float, lr: float, logit_scale: float) -> None:
-        """Takes what the step just made has given."""
+    def note(self, loss: float, lr: float, **more: float) -> None:
+        """Takes what the step just made has given; `more` goes into the record as it is."""
         totals, before, scale = self.totals, self.before, self.scale
         if totals.step > last_tenth(scale.steps):
             totals.last_tenth_loss += loss
@@ -142,7 +143,7 @@ class Metrics:
             "lr": lr,
             "samples_per_second": round((totals.step - before.step) * scale.batch_size / seconds, 1),
             "data_wait": round((totals.waiting_seconds - before.waiting_seconds) / seconds, 4),
-            "logit_scale": logit_scale,
+            **more,
             "seconds": round(totals.training_seconds, 2),
         }
         with self.path.open("a") as file:

@@ -6,11 +6,10 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,14 +17,14 @@ from trainer import run
 from trainer.checkpoint import load_state, save_checkpoint, save_state
 from trainer.data import CachedData, DataReport, StreamedData, open_data
 from trainer.distributed import World, has_bf16, open_world
-from trainer.model import build_model, build_tokenizer, normalise, parameter_groups
+from trainer.family import DEFAULT, Family, Outputs, get_family
+from trainer.model import normalise, parameter_groups
 from trainer.progress import Progress, show_progress
 from trainer.run import Metrics, Totals, TrainResult
 from trainer.scales import Scale, get_scale
 from trainer.shards import fingerprint, list_shards
 
 log = logging.getLogger(__name__)
-MAX_LOGIT_SCALE = math.log(100)
 
 
 def train(
@@ -33,6 +32,7 @@ def train(
     out: str | Path,
     *,
     scale: str | Scale = "tiny",
+    family: str | Mapping[str, Any] | Family = DEFAULT,
     seed: int = 0,
     samples_seen: int | None = None,
     device: str | None = None,
@@ -48,21 +48,24 @@ def train(
         shards: a folder or fsspec URL of WebDataset shards (image + txt, or json with "caption").
         out: the folder to write; made if missing.
         scale: a name of `trainer.scales.SCALES`, or a `Scale`.
+        family: a name of `trainer/families/`, a mapping of `name` and options, or a `Family`.
         samples_seen: overrides the scale's, and with it the compute.
         device: "cpu", "cuda", ...; by default the GPU if there is one.
         resume: False starts over, even if OUT is finished.
         progress: called with each record of `metrics.jsonl`; by default a bar or log lines.
 
     Raises:
-        ValueError: the scale, the shards or the device are wrong, or OUT holds a training of another request.
+        ValueError: the scale, the family, the shards or the device are wrong, or OUT holds a training of another
+            request.
         OSError: the shards cannot be read, or OUT cannot be written.
         FloatingPointError: the training diverged.
     """
-    scale = get_scale(scale)
+    family = get_family(family)
+    scale = family.configure(get_scale(scale))
     if samples_seen is not None:
         scale = dataclasses.replace(scale, samples_seen=samples_seen)
     urls, folder = list_shards(str(shards)), Path(out)
-    request = {"scale": scale.as_dict(), "seed": seed, "data": fingerprint(urls)}
+    request = {"family": family.as_dict(), "scale": scale.as_dict(), "seed": seed, "data": fingerprint(urls)}
     with open_world(device) as world:
         if scale.batch_size % world.size:
             raise ValueError(f"scale: batch_size {scale.batch_size} does not divide by {world.size} processes")
@@ -73,7 +76,7 @@ def train(
         if world.is_main:
             run.claim(folder, request, resume)
         world.gather(None)
-        training = Training(scale, seed, urls, world)
+        training = Training(family, scale, seed, urls, world)
         training.restore(folder / "state.pt")
         if not world.is_main:
             training.run(folder, lambda record: None)
@@ -88,21 +91,18 @@ def train(
 class Training:
     """A model, its data and its optimizer at some step."""
 
-    def __init__(self, scale: Scale, seed: int, shards: list[str], world: World):
-        self.scale, self.seed, self.world = scale, seed, world
+    def __init__(self, family: Family, scale: Scale, seed: int, shards: list[str], world: World):
+        self.family, self.scale, self.seed, self.world = family, scale, seed, world
         self.totals, self.ticked = Totals(), time.perf_counter()
         self.precision = "bf16" if scale.precision == "bf16" and has_bf16(world.device) else "fp32"
-        self.data: CachedData | StreamedData = open_data(shards, scale, build_tokenizer(scale))
-        self.model: Any = build_model(scale, seed, world.device)
+        self.data: CachedData | StreamedData = open_data(shards, scale, family.tokenizer(scale), family.text)
+        self.model: Any = family.build(scale, seed, world.device)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, scale.weight_decay),
             lr=scale.lr,
             betas=(scale.beta1, scale.beta2),
             eps=scale.eps,
             fused=True,
-        )
-        self.loss = open_clip.ClipLoss(
-            local_loss=True, gather_with_grad=True, cache_labels=True, rank=world.rank, world_size=world.size
         )
 
     def run(self, folder: Path, progress: Progress) -> None:
@@ -116,19 +116,19 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             with bf16:
-                image_features, text_features, logit_scale = model(images, tokens)
-            loss = self.loss(image_features.float(), text_features.float(), logit_scale)
+                outputs = model(images, tokens)
+            loss = self.family.loss(outputs, tokens, self.world)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             with torch.no_grad():
-                self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+                self.family.after_step(self.model)
             totals.step += 1
             if not math.isfinite(value := loss.item()):
                 raise FloatingPointError(f"the loss is {value} at step {totals.step}: try a lower learning rate")
             totals.training_seconds += self._tick()
             if metrics:
-                metrics.note(value, lr, logit_scale.item())
+                metrics.note(value, lr, **scalars(outputs))
                 if totals.step % scale.save_steps == 0 and totals.step < scale.steps:
                     self.save(folder / "state.pt")
 
@@ -139,7 +139,7 @@ class Training:
             report = DataReport.merged(self.world.gather(report))
         result = None
         if self.world.is_main:
-            save_checkpoint(self.model, self.scale, folder / "checkpoint")
+            save_checkpoint(self.model, self.family, self.scale, folder / "checkpoint")
             self._tick()
             how: dict[str, Any] = {"device": str(self.world.device), "precision": self.precision}
             result = run.make_result(folder, request, self.scale, self.totals, report, how)
@@ -193,6 +193,11 @@ class Training:
         torch.set_rng_state(state["rng"])
         self.totals = Totals(**state["totals"])
         log.info("resuming at step %d of %d", self.totals.step, self.scale.steps)
+
+
+def scalars(outputs: Outputs) -> dict[str, float]:
+    """The single numbers among a model's outputs, such as the logit scale."""
+    return {name: value.item() for name, value in outputs.items() if value.numel() == 1}
 
 
 def learning_rate(step: int, scale: Scale) -> float:

@@ -27,14 +27,15 @@ def command(checkpoint: str, tasks: tuple[str, ...], output: str | None, device:
     if as_json:
         summaries = [dataclasses.asdict(result) for result in results]
         for summary in summaries:
-            del summary["keys"], summary["correct"]
+            del summary["keys"], summary["scores"]
         click.echo(json.dumps(summaries, indent=2))
         return
     for result in results:
         click.echo(
             f"{result.task}: "
-            f"accuracy {result.accuracy:.1%} (95 % interval {result.low:.1%} to {result.high:.1%}), "
-            f"mean per class {result.mean_per_class:.1%}, {result.items} items"
+            f"{result.metric} {result.value:.1%} (95 % interval {result.low:.1%} to {result.high:.1%}), "
+            + "".join(f"{name} {value:.1%}, " for name, value in result.metrics.items() if name != result.metric)
+            + f"{result.items} items"
         )
         for reason, count in result.skipped.items():
             click.echo(f"  skipped {count}: {reason}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import click
+import yaml
 
 from curate.errors import RequestError, WorkError
 
@@ -14,6 +16,8 @@ from curate.errors import RequestError, WorkError
 @click.argument("shards")
 @click.argument("out", type=click.Path(file_okay=False))
 @click.option("--scale", default="tiny", show_default=True, help="tiny, small, medium or large.")
+@click.option("--family", default="clip", show_default=True, help="The kind of model: a file of trainer/families.")
+@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Set an option of the family.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--samples-seen", type=click.IntRange(min=1), help="Image-text pairs to train on, repeats included.")
 @click.option("--device", help="cpu, cuda, ...  [default: the GPU if there is one]")
@@ -23,6 +27,8 @@ def command(
     shards: str,
     out: str,
     scale: str,
+    family: str,
+    options: tuple[str, ...],
     seed: int,
     samples_seen: int | None,
     device: str | None,
@@ -36,9 +42,11 @@ def command(
     from trainer.train import train
 
     try:
+        asked = {"name": family} | dict(map(_option, options))
         result = train(
-            shards, out, scale=scale, seed=seed, samples_seen=samples_seen, device=device, resume=not restart
-        )
+            shards, out, scale=scale, family=asked, seed=seed, samples_seen=samples_seen, device=device,
+            resume=not restart,
+        )  # fmt: skip
     except ValueError as wrong:
         raise RequestError(str(wrong)) from wrong
     except FloatingPointError as failed:
@@ -54,3 +62,13 @@ def command(
     for reason, count in result.skipped.items():
         click.echo(f"skipped {count}: {reason}")
     click.echo(f"checkpoint: {result.checkpoint}")
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise RequestError(f"--option: {text!r} is not NAME=VALUE")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as wrong:
+        raise RequestError(f"--option {name}: {value!r} is no YAML value") from wrong

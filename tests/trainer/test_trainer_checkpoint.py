@@ -10,6 +10,7 @@ from PIL import Image
 from trainer_samples import COLOURS, TEMPLATES, jpeg
 
 from trainer.checkpoint import find_checkpoint, load_checkpoint, load_state, save_checkpoint, save_state
+from trainer.families.clip import Clip
 from trainer.images import open_image, to_square
 from trainer.model import build_model, build_tokenizer, normalise, open_clip_config
 from trainer.scales import Scale
@@ -21,7 +22,7 @@ CPU = torch.device("cpu")
 def test_open_clip_loads_what_was_saved(tmp_path: Path, nano: Scale) -> None:
     model = build_model(nano, 1, CPU)
     model(torch.rand(8, 3, 32, 32), build_tokenizer(nano)(["red"] * 8))  # moves the batch norms' statistics
-    save_checkpoint(model, nano, tmp_path / "checkpoint")
+    save_checkpoint(model, Clip(), nano, tmp_path / "checkpoint")
     loaded, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}/checkpoint")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path}/checkpoint")
 
@@ -52,14 +53,19 @@ def test_a_trained_checkpoint_is_found_in_its_out_and_says_how_to_preprocess(
     config = json.loads((result.checkpoint / "open_clip_config.json").read_text())
     assert config["preprocess_cfg"]["resize_mode"] == "squash"
     assert config["model_cfg"]["vision_cfg"]["image_size"] == 32
-    model, preprocess, tokenizer = load_checkpoint(tmp_path / "out")
-    assert not model.training
-    assert preprocess(Image.new("RGB", (70, 50))).shape == (3, 32, 32)
-    assert tokenizer(["red"]).shape == (1, 12)
+    assert json.loads((result.checkpoint / "family.json").read_text()) == {"name": "clip"}
+    model = load_checkpoint(tmp_path / "out")
+    image = model.preprocess(Image.new("RGB", (70, 50)))
+    assert image.shape == (3, 32, 32)
+    pictures, texts = model.embed_images(image[None]), model.embed_texts(["red", "blue"])
+    assert torch.allclose(model.match(image[None], ["red", "blue"]), pictures @ texts.T)
+    assert torch.allclose(model.match_pairs(image[None], ["blue"]), (pictures @ texts[1:].T)[0])
+    with pytest.raises(ValueError, match="clip writes no text"):
+        model.generate(image[None], [""])
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"checkpoint: .* holds no open_clip_config.json"):
+    with pytest.raises(ValueError, match=r"checkpoint: .* holds no family.json or open_clip_config.json"):
         load_checkpoint(tmp_path)
 
 

@@ -31,7 +31,7 @@ def test_train_and_evaluate(colours: Path, tmp_path: Path, capsys: pytest.Captur
     assert run(["evaluate", str(tmp_path / "out/checkpoint"), str(task), "--json"]) == 0
     (printed,) = json.loads(capsys.readouterr().out)
     written = json.loads(results.read_text())["results"][0]
-    assert printed == {name: value for name, value in written.items() if name not in ("keys", "correct")}
+    assert printed == {name: value for name, value in written.items() if name not in ("keys", "scores")}
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,18 @@ def test_another_request_in_the_same_out_is_refused(
     assert run(request) == 0
     assert run([*request, "--seed", "1"]) == 2
     assert "another training: seed (0 there, 1 now)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--family", "gan"], "family: 'gan' is not one of .*clip"),
+        (["--option", "depth=3"], "family: clip has no option 'depth'"),
+        (["--option", "depth"], "--option: 'depth' is not NAME=VALUE"),
+    ],
+)
+def test_a_wrong_family_is_one_line(
+    colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    assert run(["train", str(colours), str(tmp_path / "out"), *flags]) == 2
+    assert message in capsys.readouterr().err

@@ -8,8 +8,7 @@ whose samples hold an image and its class index as `.cls`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,90 +17,50 @@ import numpy as np
 import torch
 
 from trainer.data import map_in_order
+from trainer.family import VisionLanguageModel
 from trainer.images import open_image
-from trainer.model import Tokenizer
 from trainer.shards import BadSampleError, Sample, list_shards, read_samples
-from trainer.stats import wilson_interval
+from trainer.tasks.contract import TaskResult, batched, result
 from trainer.tasks.write import CLASSNAMES, TEMPLATES
 
 KIND = "zero_shot_classification"
 
 
-@dataclass(frozen=True)
-class TaskResult:
-    """How a model did on one task. Accuracies and interval bounds are shares, 0..1."""
-
-    task: str  # the folder's name
-    kind: str
-    items: int
-    accuracy: float
-    low: float  # 95 % Wilson interval of the accuracy: what other items of the same sort might have given
-    high: float
-    mean_per_class: float  # mean over the classes that have items
-    skipped: dict[str, int]  # unreadable items by reason
-    keys: list[str]  # of the items, in the order of `correct`
-    correct: str  # one character per item: 1 right, 0 wrong
-
-    @property
-    def outcomes(self) -> np.ndarray:
-        """`correct` as int8 (items,), for paired tests."""
-        return np.frombuffer(self.correct.encode(), dtype=np.int8) - ord("0")
-
-
-def run_task(
-    folder: str, model: Any, preprocess: Any, tokenizer: Tokenizer, device: torch.device, batch_size: int
-) -> TaskResult:
-    """Classifies every item of the task.
-
-    Raises:
-        ValueError: the folder is not such a task, or no item is readable.
-    """
+def run(folder: str, model: VisionLanguageModel, batch_size: int) -> TaskResult:
+    """Classify every item: accuracy, and its mean over the classes that have items."""
     classnames, templates = _lines(folder, CLASSNAMES), _lines(folder, TEMPLATES)
     if unusable := [t for t in templates if "{c}" not in t]:
         raise ValueError(f"{folder}/{TEMPLATES}: {unusable[0]!r} has no {{c}}")
-    classes = class_embeddings(model, tokenizer, classnames, templates, device)
+    classes = class_embeddings(model, classnames, templates) if model.embeds else None
     keys, labels, predictions = list[str](), list[int](), list[int]()
     skipped: Counter[str] = Counter()
-    for batch in _batches(_items(folder, len(classnames), preprocess, skipped), batch_size):
-        images = torch.stack([image for _, image, _ in batch]).to(device, memory_format=torch.channels_last)
-        with torch.inference_mode():
-            scores = model.encode_image(images, normalize=True).float() @ classes.T
+    for batch in batched(_items(folder, len(classnames), model.preprocess, skipped), batch_size):
+        images = torch.stack([image for _, image, _ in batch]).to(model.device)
+        if classes is None:  # each template costs a pass per class and image: the first one has to do
+            scores = model.match(images, [templates[0].replace("{c}", name) for name in classnames])
+        else:
+            scores = model.embed_images(images) @ classes.T
         predictions += scores.argmax(1).tolist()
         keys += [key for key, _, _ in batch]
         labels += [label for _, _, label in batch]
-    if not keys:
-        raise ValueError(f"{folder}: no readable item (skipped: {dict(skipped)})")
-    return score(folder.rstrip("/").rsplit("/", 1)[-1], keys, np.array(labels), np.array(predictions), skipped)
+    return score(folder, keys, np.array(labels), np.array(predictions), skipped)
 
 
-def score(task: str, keys: list[str], labels: np.ndarray, predictions: np.ndarray, skipped: Counter[str]) -> TaskResult:
+def score(
+    folder: str, keys: Sequence[str], labels: np.ndarray, predictions: np.ndarray, skipped: Counter[str]
+) -> TaskResult:
     """The result for labels and predictions, both int (items,)."""
     correct = labels == predictions
-    low, high = wilson_interval(int(correct.sum()), len(correct))
-    per_class = np.bincount(labels, weights=correct)[np.unique(labels)] / np.bincount(labels)[np.unique(labels)]
-    return TaskResult(
-        task=task,
-        kind=KIND,
-        items=len(labels),
-        accuracy=float(correct.mean()),
-        low=low,
-        high=high,
-        mean_per_class=float(per_class.mean()),
-        skipped=dict(sorted(skipped.items())),
-        keys=keys,
-        correct="".join("01"[int(c)] for c in correct),
-    )
+    more = {}
+    if len(keys):
+        count = np.bincount(labels)
+        more["mean_per_class"] = float((np.bincount(labels, weights=correct)[count > 0] / count[count > 0]).mean())
+    return result(folder, KIND, "accuracy", keys, correct, skipped, more)
 
 
-def class_embeddings(
-    model: Any, tokenizer: Tokenizer, classnames: list[str], templates: list[str], device: torch.device
-) -> torch.Tensor:
+def class_embeddings(model: VisionLanguageModel, classnames: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
     """float32 (classes, D), unit length: the mean over the templates of their unit-length text features."""
-    rows = list[torch.Tensor]()
-    with torch.inference_mode():
-        for name in classnames:
-            tokens = tokenizer([template.replace("{c}", name) for template in templates]).to(device)
-            rows.append(model.encode_text(tokens, normalize=True).float().mean(0))
+    rows = [model.embed_texts([t.replace("{c}", name) for t in templates]).mean(0) for name in classnames]
     return torch.nn.functional.normalize(torch.stack(rows), dim=-1)
 
 
@@ -127,19 +86,6 @@ def _prepare(sample: Sample, classes: int, preprocess: Any) -> tuple[torch.Tenso
         return str(bad)
     except (KeyError, ValueError):
         return "no class"
-
-
-def _batches(
-    items: Iterator[tuple[str, torch.Tensor, int]], size: int
-) -> Iterator[list[tuple[str, torch.Tensor, int]]]:
-    batch = list[tuple[str, torch.Tensor, int]]()
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _lines(folder: str, name: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""Model families, one file each; the class is the file's name in CamelCase."""
