@@ -67,7 +67,7 @@ def test_another_request_in_the_same_out_is_refused(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--family", "gan"], "family: 'gan' is not one of .*clip"),
+        (["--family", "gan"], "family: 'gan' is not one of"),
         (["--option", "depth=3"], "family: clip has no option 'depth'"),
         (["--option", "depth"], "--option: 'depth' is not NAME=VALUE"),
     ],
