@@ -33,6 +33,7 @@ class VisionLanguageModel(ABC):
     preprocess: Callable[[Image.Image], torch.Tensor]
     embeds: bool = False  # whether it has `embed_images` and `embed_texts`
     generates: bool = False  # whether it has `generate`
+    grounds: bool = False  # whether it has `ground`
 
     def embed_images(self, images: torch.Tensor) -> torch.Tensor:
         """Unit vectors, float32 (N, D)."""
@@ -53,6 +54,12 @@ class VisionLanguageModel(ABC):
     def generate(self, images: torch.Tensor, prompts: Sequence[str], max_tokens: int = 32) -> list[str]:
         """What the model says of each image after its prompt ("" for a caption), greedily: N texts."""
         raise ValueError(f"family: {self.family} writes no text, which this task needs")
+
+    def ground(self, images: torch.Tensor, phrases: Sequence[str]) -> torch.Tensor:
+        """Where the nth phrase is in the nth image: float32 (N, 4), the box's x0, y0, x1, y1 as shares 0..1 of the
+        image's sides from the top left; NaN where the model names no box.
+        """
+        raise ValueError(f"family: {self.family} names no boxes, which this task needs")
 
 
 @dataclasses.dataclass(frozen=True)
