@@ -27,6 +27,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "clip_score": {"keep_fraction": 0.5},
     "concept_balance": {"max_per_concept": 5},
     "score": {"column": "clip_score", "keep_fraction": 0.5},
+    "random_subset": {"keep_fraction": 0.4},
 }
 WORDS = ["red", "boat", "lake", "dawn", "old", "town", "dog", "runs"]
 
