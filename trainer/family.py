@@ -69,6 +69,8 @@ class Family(ABC):
     name: ClassVar[str]
     contrastive: ClassVar[bool] = False
     """Whether its loss compares the samples of a batch, so that a batch cannot be summed up from parts of it."""
+    staged: ClassVar[bool] = False
+    """Whether `before_step` chooses which parameters a step trains."""
 
     def configure(self, scale: Scale) -> Scale:
         """The scale with the model and the settings that this family has at it."""
@@ -96,6 +98,14 @@ class Family(ABC):
             BadSampleError: it has no such text.
         """
         return sample.caption
+
+    def before_step(self, model: Any, step: int, steps: int) -> float:
+        """Called before each optimizer step, counted from 0; gives the factor of the step's learning rate.
+
+        A `staged` family sets `requires_grad` here; what a step does not train keeps its value and its optimizer
+        state. Only what `build` leaves with `requires_grad` is ever trained.
+        """
+        return 1.0
 
     def after_step(self, model: Any) -> None:
         """Called after each optimizer step, without gradient; to keep a parameter within bounds, say."""

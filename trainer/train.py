@@ -112,7 +112,7 @@ class Training:
         metrics = Metrics(folder / "metrics.jsonl", totals, scale, progress) if self.world.is_main else None
         self._tick()
         for images, tokens in self._batches():
-            lr = learning_rate(totals.step, scale)
+            lr = learning_rate(totals.step, scale) * self.family.before_step(self.model, totals.step, scale.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             with bf16:
@@ -170,7 +170,8 @@ class Training:
         if self.scale.compile and self.world.device.type == "cuda":
             model = torch.compile(model)
         if self.world.size > 1:
-            model = DistributedDataParallel(model, static_graph=True)
+            staged = self.family.staged  # a graph that changes is searched for what it leaves out
+            model = DistributedDataParallel(model, static_graph=not staged, find_unused_parameters=staged)
         return model
 
     def save(self, path: Path) -> None:
