@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 
 from filters._shingles import mix
@@ -12,6 +15,9 @@ SMALL = 16
 """Items on either side that one is compared with; in a bucket of twice as many and one, all are."""
 LEADERS = 4
 """Items of a larger bucket that the others of it are compared with: the best, and so those that may stay."""
+
+RARE = 1e-6
+"""The share of pairs at the bound itself whose sketches are too far apart."""
 
 
 def banding(permutations: int, min_jaccard: float) -> tuple[int, int]:
@@ -41,21 +47,64 @@ def band_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
     return (keys >> np.uint64(32)).astype(np.uint32)
 
 
-def candidates(keys: np.ndarray) -> np.ndarray:
+def candidates(keys: np.ndarray, likely: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
     """Pairs of items that share a band's key: uint32 (bands, n) to sorted uint64 (pairs,), better << 32 | worse.
 
     Items are numbered by preference. In a small bucket all pairs are found; in a large one, each item with the
     best and with the one before it, so that a family of a thousand captions is not half a million pairs.
+    `likely` says which of some pairs are worth keeping: bool (pairs,); without it, all are.
     """
     found = np.zeros(0, np.uint64)
     pending: list[np.ndarray] = []
     waiting = 0
     for band in keys:
-        pending.append(_bucket_pairs(band))
+        pairs = _bucket_pairs(band)
+        pending.append(pairs if likely is None else pairs[likely(pairs)])
         waiting += len(pending[-1])
         if waiting > max(keys.shape[1], len(found)):
             found, pending, waiting = _merged([found, *pending]), [], 0
     return _merged([found, *pending])
+
+
+def sides(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The better and the worse item of pairs better << 32 | worse: int64 (pairs,) each."""
+    return (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def sketches(signatures: np.ndarray) -> np.ndarray:
+    """The lowest bit of each value: signatures (n, permutations) to uint64 (n, words), filled up with zeros.
+
+    Li and König, "b-Bit minwise hashing" (2010), with b = 1.
+    """
+    count, permutations = signatures.shape
+    out = np.zeros((count, -(-permutations // 64) * 8), np.uint8)
+    out[:, : -(-permutations // 8)] = np.packbits((signatures & 1).astype(bool), axis=1)
+    return out.view(np.uint64)
+
+
+def most_bits(permutations: int, min_jaccard: float) -> int:
+    """In how many bits sketches of captions that are `min_jaccard` alike may differ, but for a share `RARE` of pairs.
+
+    Values that differ, a share 1 - J of them, have different bits half of the time.
+
+    >>> most_bits(128, 0.8)
+    31
+    """
+    share = (1 - min_jaccard) / 2
+    beyond, bits = 1.0, -1
+    while beyond > RARE:
+        bits += 1
+        beyond -= math.comb(permutations, bits) * share**bits * (1 - share) ** (permutations - bits)
+    return bits
+
+
+def may_be_alike(sketches: np.ndarray, pairs: np.ndarray, most: int) -> np.ndarray:
+    """Of which pairs the sketches, uint64 (words, n), differ in at most so many bits: bool (pairs,)."""
+    left, right = sides(pairs)
+    differ = np.zeros(len(pairs), np.uint16)
+    for word in sketches:
+        differ += np.bitwise_count(word[left] ^ word[right])
+    return differ <= most
 
 
 def _merged(parts: list[np.ndarray]) -> np.ndarray:
@@ -79,12 +128,15 @@ def _bucket_pairs(keys: np.ndarray) -> np.ndarray:
     size = np.diff(np.append(starts, len(item)))
     place = np.arange(len(item)) - np.repeat(starts, size)
     large = np.repeat(size > 2 * SMALL + 1, size)
-    back, ahead = np.where(large, 1, SMALL), np.where(large, LEADERS, SMALL)
-    pairs = []
-    for step in range(1, min(SMALL, int(place.max(initial=0))) + 1):
-        later = np.flatnonzero((place >= step) & (back >= step))
+    pairs = [np.zeros(0, np.uint64)]
+    later = np.arange(len(item))
+    for step in range(1, SMALL + 1):
+        # In a large bucket, each with the one before it.
+        later = later[(place[later] >= step) & ~large[later]] if step > 1 else np.flatnonzero(place)
         pairs.append(item[later - step] << np.uint64(32) | item[later])
-    for first in range(min(SMALL, int(place.max(initial=0)))):
-        later = np.flatnonzero((place > first + back) & (ahead > first))  # those nearer are paired already
+    back, ahead = np.where(large, 1, SMALL), np.where(large, LEADERS, SMALL)
+    later = np.flatnonzero(place > back)
+    for first in range(SMALL):
+        later = later[(place[later] > first + back[later]) & (ahead[later] > first)]  # those nearer are paired already
         pairs.append(item[later - place[later] + first] << np.uint64(32) | item[later])
-    return np.concatenate([np.zeros(0, np.uint64), *pairs])
+    return np.concatenate(pairs)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from filters._groups import places, survivors
-from filters._lsh import band_keys, banding, candidates
+from filters._lsh import band_keys, banding, candidates, may_be_alike, most_bits, sides, sketches
 from filters._shingles import jaccard, normalised
 from filters.contract import PoolFilter, number
 
@@ -45,9 +45,12 @@ class NearDuplicateCaptions(PoolFilter):
         return columns if self.keep == "first" else (*columns, "clip_score")
 
     def drops(self, t: ir.Table) -> ir.Table:
-        known = t.filter(t.minhash.notnull() & t.caption_key.notnull() & t.caption.notnull())
+        known = t.filter(t.caption_key.notnull() & t.caption.notnull())
         row, item, best = _items(known, self.keep)
-        left, right, similarity = _near_pairs(known, row[best], self.min_jaccard)
+        signed = _signed(known, row[best], self.min_jaccard)
+        if len(signed.unsigned):
+            return self.drops(t.anti_join(ibis.memtable(pa.table({"row": signed.unsigned})), "row"))
+        left, right, similarity = _near_pairs(known, row[best], signed, self.min_jaccard)
         of_item = survivors(len(best), left, right, 1 - similarity)
         leader = np.where(of_item >= 0, of_item, np.arange(len(best)))
         alike = _similarity_to(leader, left, right, similarity)
@@ -95,14 +98,17 @@ def _items(t: ir.Table, keep: str) -> Items:
     return Items(row, rank[item], np.sort(best))
 
 
-def _near_pairs(t: ir.Table, rows: np.ndarray, min_jaccard: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of captions at least `min_jaccard` alike, given the row of each caption's best sample (items,).
+def _near_pairs(
+    t: ir.Table, rows: np.ndarray, signed: Signed, min_jaccard: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of captions at least `min_jaccard` alike, given the row of each caption's best sample and its signature.
 
     Returns items left < right (pairs,), and their exact similarity (pairs,).
     """
-    pairs = candidates(_bands(t, rows, np.argsort(rows), min_jaccard))
+    most = most_bits(signed.permutations, min_jaccard)
+    pairs = candidates(signed.keys, lambda some: may_be_alike(signed.sketches, some, most))
     wanted, family = np.zeros(len(rows), bool), np.arange(len(rows))
-    for left, right in _blocks(pairs[::-1]):
+    for left, right in map(sides, _blocks(pairs[::-1])):
         wanted[left] = wanted[right] = True
         family[right] = left  # at last the best of those that it is paired with
     family = family[family]
@@ -111,7 +117,7 @@ def _near_pairs(t: ir.Table, rows: np.ndarray, min_jaccard: float) -> tuple[np.n
     # A family's pairs together, so that its texts are cut up once.
     pairs = pairs[np.argsort(family[pairs >> np.uint64(32)], kind="stable")]
     parts = []
-    for left, right in _blocks(pairs):
+    for left, right in map(sides, _blocks(pairs)):
         similarity = jaccard(texts, place[left], place[right])
         near = similarity >= min_jaccard
         parts.append((left[near], right[near], similarity[near]))
@@ -120,31 +126,52 @@ def _near_pairs(t: ir.Table, rows: np.ndarray, min_jaccard: float) -> tuple[np.n
     return left, right, similarity
 
 
-def _blocks(pairs: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs left << 32 | right, some at a time: int64 (PAIRS,) each."""
+def _blocks(pairs: np.ndarray) -> Iterator[np.ndarray]:
+    """Some pairs at a time, (PAIRS,)."""
     for start in range(0, len(pairs), PAIRS):
-        block = pairs[start : start + PAIRS]
-        yield (block >> np.uint64(32)).astype(np.int64), (block & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        yield pairs[start : start + PAIRS]
 
 
-def _bands(t: ir.Table, rows: np.ndarray, order: np.ndarray, min_jaccard: float) -> np.ndarray:
-    """The band keys of the captions at some rows: uint32 (bands, items). `order` sorts the rows."""
+class Signed(NamedTuple):
+    """What is held of the captions' signatures while they stream past."""
+
+    keys: np.ndarray  # uint32 (bands, items)
+    sketches: np.ndarray  # uint64 (words, items)
+    permutations: int  # values of a signature
+    unsigned: np.ndarray  # int64: the rows without one
+
+
+def _signed(t: ir.Table, rows: np.ndarray, min_jaccard: float) -> Signed:
+    """Band keys and sketches of the captions at some rows (items,).
+
+    The engine is not asked which rows have a signature: to tell, it would read all of them once more.
+    """
+    order = np.argsort(rows)
     ascending = rows[order]
-    keys = np.zeros((1, len(rows)), np.uint32)
-    shape = None
+    keys, sketch = np.zeros((1, len(rows)), np.uint32), np.zeros((0, len(rows)), np.uint64)
+    permutations = 0
+    unsigned = [np.zeros(0, np.int64)]
     for batch in t.select("row", "minhash").to_pyarrow_batches(chunk_size=BATCH):
-        if not len(batch):
+        here, signed = batch["row"].to_numpy(), batch["minhash"]
+        if signed.null_count:
+            null = signed.is_null().to_numpy(zero_copy_only=False)
+            unsigned.append(here[null])
+            here, signed = here[~null], signed.drop_null()
+        if not len(here):
             continue
-        flat = batch["minhash"].flatten().to_numpy()
-        signatures = flat.view(f"u{flat.itemsize}").reshape(len(batch), -1)
-        if shape is None:
-            shape = banding(signatures.shape[1], min_jaccard)
-            keys = np.empty((shape[0], len(rows)), np.uint32)
-        here = batch["row"].to_numpy()
+        flat = signed.flatten().to_numpy()
+        signatures = flat.view(f"u{flat.itemsize}").reshape(len(here), -1)
+        if not permutations:
+            permutations = signatures.shape[1]
+            bands, length = banding(permutations, min_jaccard)
+            keys = np.empty((bands, len(rows)), np.uint32)
+            sketch = np.empty((-(-permutations // 64), len(rows)), np.uint64)
         place = np.minimum(np.searchsorted(ascending, here), len(rows) - 1)
         mine = ascending[place] == here
-        keys[:, order[place[mine]]] = band_keys(signatures[mine], *shape).T
-    return keys
+        item, signatures = order[place[mine]], signatures[mine]
+        keys[:, item] = band_keys(signatures, bands, length).T
+        sketch[:, item] = sketches(signatures).T
+    return Signed(keys, sketch, permutations, np.concatenate(unsigned))
 
 
 def _captions(t: ir.Table, rows: np.ndarray) -> pa.Array:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from curate.features.batch import Batch
 from curate.features.minhash import Minhash
 from curate.shards import Sample
-from filters._lsh import SMALL, band_keys, banding, candidates
+from filters._lsh import SMALL, band_keys, banding, candidates, may_be_alike, most_bits, sketches
 from filters._shingles import jaccard, normalised
 from filters.near_duplicate_captions import NearDuplicateCaptions
 from tests.filters.conftest import Judge
@@ -116,6 +116,29 @@ def test_bands_miss_few_pairs_at_the_bound(min_jaccard: float) -> None:
     right = np.where(random.random(left.shape) < min_jaccard, left, random.integers(0, 2**16, left.shape))
     keys = [band_keys(side.astype(np.uint16), bands, length) for side in (left, right)]
     assert (keys[0] == keys[1]).any(axis=1).mean() > 0.985
+
+
+@pytest.mark.parametrize("permutations", [16, 80, 128])
+@pytest.mark.parametrize("min_jaccard", [0.3, 0.5, 0.8, 0.9, 1.0])
+def test_sketches_let_pairs_at_the_bound_pass_and_few_others(min_jaccard: float, permutations: int) -> None:
+    random = np.random.default_rng(2)
+    left, other = random.integers(0, 2**16, (2, 50_000, permutations), dtype=np.uint16)
+    right = np.where(random.random(left.shape) < min_jaccard, left, other)
+    pairs = np.arange(len(left), dtype=np.uint64) << np.uint64(32) | np.arange(len(left), dtype=np.uint64)
+    pairs += np.uint64(len(left))
+    most = most_bits(permutations, min_jaccard)
+    bound = sketches(np.concatenate([left, right])).T.copy()
+    assert may_be_alike(bound, pairs, most).all()
+    if permutations == 128 and min_jaccard >= 0.8:
+        assert may_be_alike(sketches(np.concatenate([left, other])).T.copy(), pairs, most).mean() < 1e-5
+
+
+def test_a_caption_without_a_signature_passes(judge: Judge) -> None:
+    given = rows(*["a red boat on the lake at dawn"] * 4, *["click to enlarge"] * 3)
+    for number in (0, 5, 6):
+        given[number]["minhash"] = None
+    dropped = judge(NearDuplicateCaptions(), given)
+    assert {uid: of for uid, (_, of) in dropped.items()} == {"u002": "u001", "u003": "u001"}
 
 
 @given(st.lists(st.integers(0, 5), max_size=60), st.lists(st.integers(0, 3), max_size=60))
