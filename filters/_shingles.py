@@ -24,9 +24,12 @@ def normalised(texts: pa.Array) -> pa.Array:
     >>> normalised(pa.array(["Click  to\\nENLARGE!"])).to_pylist()
     ['click to enlarge']
     """
-    # Lower-case on both sides: folding makes new capitals (℃), and small letters compose where capitals do not.
-    folded = pc.utf8_lower(pc.utf8_normalize(pc.utf8_lower(texts), form="NFKC"))
-    points, bounds = code_points(folded)
+    points, bounds = code_points(texts)
+    if points.dtype == np.uint8:  # ASCII has nothing to fold
+        points = np.frombuffer(points.tobytes().lower(), np.uint8)
+    else:
+        # Lower-case on both sides: folding makes new capitals (℃), and small letters compose where capitals do not.
+        points, bounds = code_points(pc.utf8_lower(pc.utf8_normalize(pc.utf8_lower(texts), form="NFKC")))
     kind = classes(points)
     if points.dtype != np.uint8 and (hidden := (kind & HIDDEN) != 0).any():
         points, kind = points[~hidden], kind[~hidden]

@@ -18,6 +18,7 @@ from filters._shingles import CHARACTERS, mix, normalised, shingles
 
 _BITS = 16
 _ROUND = 16  # shingles of each text gathered at once
+_EMPTY = np.uint64(xxhash.xxh3_64_intdigest(b"")).astype(np.int64)
 _TEXTS = 64  # texts signed at once: with a round's rows, 0.5 MiB for 128 permutations
 
 
@@ -45,12 +46,15 @@ class Minhash(Feature):
         texts = normalised(text_array(batch.texts))
         keys = _keys(texts)
         _, first, item = np.unique(keys, return_index=True, return_inverse=True)
-        values = signatures(*shingles(texts.take(pa.array(first)), self.characters), self.permutations)
-        empty = pa.array(keys == _keys(pa.array([""]))[0])
-        flat = pa.array(values[item].ravel(), pa.uint16())
+        if len(first) < len(keys):
+            values = signatures(*shingles(texts.take(pa.array(first)), self.characters), self.permutations)[item]
+        else:
+            values = signatures(*shingles(texts, self.characters), self.permutations)
+        empty = keys == _EMPTY
+        flat, mask = pa.array(values.ravel(), pa.uint16()), pa.array(empty) if empty.any() else None
         return {
-            "minhash": pa.FixedSizeListArray.from_arrays(flat, self.permutations, mask=empty),
-            "caption_key": pa.array(keys, mask=empty.to_numpy(zero_copy_only=False)),
+            "minhash": pa.FixedSizeListArray.from_arrays(flat, self.permutations, mask=mask),
+            "caption_key": pa.array(keys, mask=empty),
         }
 
 
@@ -69,19 +73,23 @@ def signatures(hashes: np.ndarray, bounds: np.ndarray, permutations: int) -> np.
     places = (hashes >> np.uint32(32 - _BITS)).astype(np.int64)
     counts = np.diff(bounds)
     order = np.argsort(-counts, kind="stable")
+    counts, begins = counts[order], bounds[:-1][order]
+    rounds = -(-counts // _ROUND)
+    step = np.arange(_ROUND)[:, None]
     out = np.full((len(counts), permutations), (1 << _BITS) - 1, np.uint16)
     for start in range(0, len(order), _TEXTS):
-        texts = order[start : start + _TEXTS]
-        count, begin = counts[texts], bounds[texts]
-        least = out[: len(texts)].copy()
-        least[:] = (1 << _BITS) - 1
-        for done in range(0, int(count[0]), _ROUND):
-            live = int(np.searchsorted(-count, -done))  # longest first: these have shingles left
+        part = slice(start, start + _TEXTS)
+        last, begin = counts[part] - 1, begins[part]
+        least = np.full((len(last), permutations), (1 << _BITS) - 1, np.uint16)
+        # Longest first: how many have shingles left in each round.
+        lives = np.searchsorted(-rounds[part], -np.arange(rounds[start])).tolist()
+        for number, live in enumerate(lives):
             # A text with fewer left repeats its last one, which changes no minimum.
-            mine = np.minimum(np.arange(done, done + _ROUND)[:, None], count[:live] - 1) + begin[:live]
+            mine = np.minimum(step + number * _ROUND, last[:live])
+            mine += begin[:live]
             rows = windows[places[mine]].view(np.uint16).reshape(_ROUND, live, permutations)
             np.minimum(least[:live], np.minimum.reduce(rows, axis=0), out=least[:live])
-        out[texts] = least
+        out[order[part]] = least
     return out
 
 

@@ -118,6 +118,12 @@ def test_bands_miss_few_pairs_at_the_bound(min_jaccard: float) -> None:
     assert (keys[0] == keys[1]).any(axis=1).mean() > 0.985
 
 
+@given(st.lists(st.none() | st.text(st.characters(max_codepoint=0x7F), max_size=12), max_size=6))
+def test_ascii_is_normalised_alike_in_any_company(texts: list[str | None]) -> None:
+    alone, among = normalised(pa.array(texts, pa.string())), normalised(pa.array([*texts, "É"]))
+    assert [*alone.to_pylist(), "é"] == among.to_pylist()
+
+
 @pytest.mark.parametrize("permutations", [16, 80, 128])
 @pytest.mark.parametrize("min_jaccard", [0.3, 0.5, 0.8, 0.9, 1.0])
 def test_sketches_let_pairs_at_the_bound_pass_and_few_others(min_jaccard: float, permutations: int) -> None:
