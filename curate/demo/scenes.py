@@ -96,10 +96,17 @@ def _split(cell: Cell, count: int) -> list[Cell]:
 
 def render(scene: Scene) -> Image.Image:
     """The scene as an RGB picture of `scene.width` × `scene.height` pixels."""
+    return render_with_boxes(scene)[0]
+
+
+def render_with_boxes(scene: Scene) -> tuple[Image.Image, list[Cell]]:
+    """The picture, and for each group the box around all its objects, as shares of the picture's sides."""
     drawing = np.random.default_rng((scene.seed, scene.number, _DRAWING))
     layout = np.random.default_rng((scene.seed, scene.number, _LAYOUT))
     picture = draw_background(scene.background, drawing, scene.width, scene.height)
+    boxes = list[Cell]()
     for group, cell in zip(scene.groups, _cells(scene), strict=True):
+        corners = list[Cell]()
         for x0, y0, x1, y1 in _split(cell, group.count):
             room_x, room_y = (x1 - x0) * scene.width, (y1 - y0) * scene.height
             side = max(24, int(min(room_x, room_y) * layout.uniform(0.76, 1.0)))
@@ -109,4 +116,17 @@ def render(scene: Scene) -> Image.Image:
                 group.shape, group.colour, side, float(layout.uniform(-10, 10)), bool(layout.random() < 0.5)
             )
             picture.paste(patch, (left, top), patch)
-    return picture
+            inner = patch.getchannel("A").point([0] * 128 + [255] * 128).getbbox() or (0, 0, side, side)
+            corners.append((left + inner[0], top + inner[1], left + inner[2], top + inner[3]))
+        boxes.append(_around(corners, scene.width, scene.height))
+    return picture, boxes
+
+
+def _around(corners: list[Cell], width: int, height: int) -> Cell:
+    left, top, right, bottom = zip(*corners, strict=True)
+    return (
+        max(0.0, min(left) / width),
+        max(0.0, min(top) / height),
+        min(1.0, max(right) / width),
+        min(1.0, max(bottom) / height),
+    )
