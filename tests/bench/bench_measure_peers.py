@@ -1,23 +1,27 @@
 """Measuring a pool against CleanVision and a Data-Juicer recipe that tell the same things of the same photos.
 
-Each peer gets the samples as it likes them, files in a folder, its own two processes, and times itself without its
-start; ours reads shards, and its time begins with the start of its processes. All our features are measured for both,
-also those that a peer has not (the language of captions; for CleanVision everything of captions).
+Each peer gets the samples as it likes them, files in a folder, and its own two processes; ours reads shards. The start
+of programs and workers counts on neither side: a peer times itself once it has started, as Data-Juicer's own log does,
+and of ours the time for a pool of a few photos is taken off. All our features are measured for both, also those that a
+peer has not (the language of captions; for CleanVision everything of captions).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.bench.bench_measure import WORKERS, measure
-from tests.bench.figure import Figure, timed
+from tests.bench.figure import Figure, best_of
 from tests.bench.peers import peer_python, run_peer
 from tests.bench.photo_pool import captions, photo_pool, photos
 
-COPIES = 3
+COPIES = 12
+FEW = 4
 CLEANVISION = ["cleanvision"]
 DATA_JUICER = ["py-data-juicer", "aiohttp", "av", "imagededup", "opencv-python-headless", "scipy"]
 FIND_ISSUES = f"""
@@ -51,8 +55,11 @@ def run(work: Path) -> list[Figure]:
     pool = photo_pool(work / "pool", images, COPIES)
     files = _files(work / "files", images * COPIES)
     rows = work / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"text": captions()[n], "images": [f]}) + "\n" for n, f in enumerate(files)))
-    ours = min(timed(lambda: measure(pool))[0] for _ in range(2))
+    texts = itertools.cycle(captions())
+    rows.write_text("".join(json.dumps({"text": t, "images": [f]}) + "\n" for t, f in zip(texts, files)))  # noqa: B905
+    few = photo_pool(work / "few", images[:FEW], WORKERS)
+    whole, start = best_of(2, lambda: measure(pool), lambda: measure(few))
+    ours = Ours(whole, start)
     cleanvision = run_peer(peer_python("cleanvision", CLEANVISION), FIND_ISSUES, str(work / "files"))
     if cleanvision["samples"] != len(files):
         raise RuntimeError(f"CleanVision looked at {cleanvision['samples']} of {len(files)} photos")
@@ -63,9 +70,23 @@ def run(work: Path) -> list[Figure]:
     ]
 
 
-def _figure(peer: str, samples: int, ours: float, theirs: float, note: str) -> Figure:
-    detail = f"{samples:,} photos: {samples / ours:,.0f}/s against {samples / theirs:,.0f}/s; {note}"
-    return Figure(f"the features of {peer}, against it", theirs / ours, "x", at_least=5, detail=detail)
+class Ours(NamedTuple):
+    """Our seconds."""
+
+    whole: float
+    start: float  # of it, for starting the workers
+
+    @property
+    def running(self) -> float:
+        return self.whole - self.start
+
+
+def _figure(peer: str, samples: int, ours: Ours, theirs: float, note: str) -> Figure:
+    detail = (
+        f"{samples:,} photos: {samples / ours.running:,.0f}/s against {samples / theirs:,.0f}/s, the start on neither "
+        f"side; {theirs / ours.whole:.1f} times if the {ours.start:.1f} s for ours count; {note}"
+    )
+    return Figure(f"the features of {peer}, against it", theirs / ours.running, "x", at_least=5, detail=detail)
 
 
 def _files(folder: Path, images: list[bytes]) -> list[str]:
