@@ -11,6 +11,7 @@ import yaml
 
 from curate.errors import RequestError
 from curate.recipe import Recipe, builtin_recipes, load_recipe, parse_recipe
+from flows.bootstrap import replace_filters
 from flows.experiment import BASE, NO_FILTER, ArmFile, Experiment
 
 DECONTAMINATION = "decontamination"
@@ -125,8 +126,8 @@ class _Planner:
         first = {DECONTAMINATION: parameters | {"against": list(dict.fromkeys(against))}}
         rest = [step for step in steps if step is not own]
         whole = {**raw, "name": name, "filters": [first, *rest]}
-        recipe = parse_recipe(_only_needed_features(whole, f"arm {name!r}"), f"arm {name!r}", changes)
-        return Arm(name, recipe, role, filter)
+        recipe = parse_recipe(whole, f"arm {name!r}", changes)
+        return Arm(name, replace_filters(recipe, recipe.filters), role, filter)  # measures only what is read
 
     def _changed(self, name: str, file: ArmFile, base: dict[str, Any]) -> Arm:
         raw = base if file.recipe is None else _raw(file.recipe)
@@ -162,17 +163,3 @@ def _without(raw: dict[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
         raise RequestError(f"without: the recipe has no filter {unknown[0]!r}; it has {', '.join(names) or 'none'}")
     steps = [step for name, step in zip(names, raw.get("filters") or [], strict=True) if name not in left_out]
     return {**raw, "filters": steps}
-
-
-def _only_needed_features(raw: dict[str, Any], source: str) -> dict[str, Any]:
-    """The recipe without the features that it names and no filter of it reads: measuring those would be for nothing."""
-    named = dict(raw.get("features") or {})
-    for name in list(named):
-        fewer = {other: values for other, values in named.items() if other != name}
-        try:
-            recipe = parse_recipe({**raw, "features": fewer}, source)
-        except RequestError:  # a filter reads a column that only this feature's parameters give
-            continue
-        if all(feature.name != name for feature in recipe.features):
-            named = fewer
-    return {**raw, "features": named}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from typing import Any
@@ -55,12 +56,20 @@ def command(
 
 def run_flow(**arguments: Any) -> dict[str, Any]:
     """Run the curation flow; a failure of Prefect or of a stage becomes one line."""
+    return under_prefect("flows.curation:curation", **arguments)
+
+
+def under_prefect(flow: str, **arguments: Any) -> Any:
+    """Run a flow (`module:name`) on the server at PREFECT_API_URL, or on a temporary one.
+
+    Raises:
+        RequestError, WorkError: as the flow says; any other failure of it or of Prefect is a WorkError of one line.
+    """
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", STARTUP_SECONDS)
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    from flows.curation import curation
-
+    module, _, name = flow.partition(":")  # imported only now: Prefect reads its settings when it is
     try:
-        return curation(**arguments)
+        return getattr(importlib.import_module(module), name)(**arguments)
     except (RequestError, WorkError):
         raise
     except Exception as error:

@@ -90,7 +90,7 @@ def render(out: Folder, manifest: dict[str, Any], pool: Pool) -> str:
     evidence, problems = read_evidence(out)
     planted, more_problems = read_planted(out)
     examples = {name: _examples(ledger, name, pictures) for name in [KEPT, *(row.filter for row in rows)]}
-    return _template().render(
+    return template("report.html.j2").render(
         manifest=manifest,
         name=words.tidy(manifest["name"]),
         verdict=verdict_line(manifest),
@@ -193,7 +193,8 @@ def _notes(
     return notes
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A template of this folder; what is put into it is escaped."""
     folder = files("curate.report")
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text("utf-8")),
@@ -208,4 +209,4 @@ def _template() -> jinja2.Template:
         "points": words.points,
     }
     environment.globals |= {"share": words.share, "plural": words.plural}
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
