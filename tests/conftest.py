@@ -11,7 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# A test of one machine is the same on every other, however fast: no change is refused for an unlucky draw. New draws
+# are for `pytest --hypothesis-profile=explore`: ten times as many, but where a test says how many itself.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=1000, deadline=None, derandomize=False, print_blob=True)
+settings.load_profile("repeatable")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
