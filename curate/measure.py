@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from curate.errors import WorkError
 from curate.features.batch import Batch
@@ -177,18 +178,32 @@ def read_features(task: ShardTask, columns: Sequence[str]) -> pa.Table:
     """
     found: dict[str, pa.ChunkedArray] = {}
     errors: pa.ChunkedArray | None = None
+    samples = 0
     for folder, feature in task.features:
         wanted = [c for c in columns if c in feature.columns()] + ([ERROR] if ERROR in columns else [])
         if not wanted:
             continue
         with task.cache.parquet(sidecar(folder, task.shard.name)) as file:
+            if ERROR in wanted and _no_errors(file.metadata):
+                wanted.remove(ERROR)
+                samples = file.metadata.num_rows
             table = file.read(columns=wanted, use_threads=False)  # shards are read side by side, not columns
         found = {name: table[name] for name in wanted if name != ERROR} | found
-        if ERROR in columns and (errors is None or table[ERROR].null_count < len(table)):
+        if ERROR in wanted:
             errors = table[ERROR] if errors is None else pa.compute.coalesce(errors, table[ERROR])
-    if errors is not None:
-        found[ERROR] = errors
+    if ERROR in columns:
+        found[ERROR] = pa.chunked_array([pa.nulls(samples, pa.string())]) if errors is None else errors
     return pa.table({name: found[name] for name in columns})
+
+
+def _no_errors(footer: pq.FileMetaData) -> bool:
+    """Whether a sidecar's footer says that no sample had an error: then its last column need not be read."""
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
+        said = group.column(group.num_columns - 1).statistics
+        if said is None or not said.has_null_count or said.null_count < group.num_rows:
+            return False
+    return True
 
 
 def cached(task: ShardTask, folder: str) -> dict | None:

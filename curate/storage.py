@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from curate.errors import RequestError
+from curate.parquet import options
 
 
 @lru_cache(maxsize=64)
@@ -39,11 +40,15 @@ class Folder:
 
     @property
     def fs(self) -> fsspec.AbstractFileSystem:
-        return _resolved(self.url, os.getpid(), str(Path.cwd()))[0]
+        return self._found[0]
 
     @property
     def root(self) -> str:
-        return _resolved(self.url, os.getpid(), str(Path.cwd()))[1]
+        return self._found[1]
+
+    @property
+    def _found(self) -> tuple[fsspec.AbstractFileSystem, str]:
+        return _resolved(self.url, os.getpid(), os.getcwd())  # noqa: PTH109 a Path takes ten times as long
 
     @property
     def is_local(self) -> bool:
@@ -91,7 +96,7 @@ class Folder:
 
     def write_parquet(self, name: str, table: pa.Table, row_group_size: int | None = None) -> None:
         with self.writing(name) as part:
-            pq.write_table(table, part, compression="zstd", compression_level=1, row_group_size=row_group_size)
+            pq.write_table(table, part, row_group_size=row_group_size, **options(table))
 
     @contextlib.contextmanager
     def parquet(self, name: str) -> Iterator[pq.ParquetFile]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from curate.copying import Sink, copy_ranges
 from curate.measure import ShardTask, read_features
+from curate.parquet import RowGroups
 from curate.storage import Folder
 
 if TYPE_CHECKING:  # workers import this module, and need not load what decides
@@ -99,8 +100,12 @@ def write_shard(task: WriteTask) -> WrittenShard:
         from curate.blur import copy_blurred
 
         places.append("image_offset")
-    tables = []
-    with task.out.writing(tar) as part, Path(part).open("wb", buffering=0) as file:
+    with (
+        task.out.writing(parquet) as beside,
+        RowGroups(beside) as kept,
+        task.out.writing(tar) as part,
+        Path(part).open("wb", buffering=0) as file,
+    ):
         sink = Sink(file)
         for source, rows in task.sources:
             table = read_features(source, [*places, *task.columns]).take(pa.array(rows))
@@ -109,12 +114,11 @@ def write_shard(task: WriteTask) -> WrittenShard:
                     table = copy_blurred(shard, sink, table)
                 else:
                     copy_ranges(shard, sink, table["offset"].to_numpy(), table["length"].to_numpy())
-            tables.append(table.drop_columns(places))
+            kept.add(table.drop_columns(places))
         sink.write(bytes(-(-(sink.size + _END) // _RECORD) * _RECORD - sink.size))
-    table = pa.concat_tables(tables)
-    fact = {"plan": task.plan, "samples": len(table), "bytes": sink.size, "digest": sink.digest}
-    task.out.write_parquet(parquet, table.replace_schema_metadata({b"curate": json.dumps(fact).encode()}))
-    return WrittenShard(task.name, len(table), sink.size, sink.digest)
+        fact = {"plan": task.plan, "samples": kept.rows, "bytes": sink.size, "digest": sink.digest}
+        kept.note({"curate": json.dumps(fact)})
+    return WrittenShard(task.name, kept.rows, sink.size, sink.digest)
 
 
 def _written(task: WriteTask, tar: str, parquet: str) -> WrittenShard | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from filters._alignment import Alignment, align, compose, identity, inverse
@@ -18,26 +20,33 @@ EVEN, EVEN_DIFFERENCE = 1.5, 4.0
 OVERLAP = 0.72  # the share of either image that the other shows; a tenth cut off each side leaves 0.64 of the wider
 WIDER = 0.5
 COUNTED = 0.38  # the share of the edges that must agree: what differs must be no more than a mark
-BLOCK = 512  # pairs at once: their work arrays stay in the cache
+BLOCK = 128  # pairs at once: their work arrays are a few MiB, and stay in the cache
 SURE = 0.96  # not refined any further
 PROMISING = 0.45  # less than this after two rounds is no copy: real ones are at 0.68 and more, in CIFAR-10
 HOPEFUL = 0.7  # less than this after a few more is not tried from elsewhere
 
 
+class Pixels(Protocol):
+    """An array of images, uint8 (images, 32, 32), or what gives out some of it."""
+
+    def __getitem__(self, places: np.ndarray, /) -> np.ndarray: ...
+
+
 def likeness(
-    thumbnails: np.ndarray, left: np.ndarray, right: np.ndarray, warp: np.ndarray
+    thumbnails: Pixels, left: np.ndarray, right: np.ndarray, warp: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compare pairs of images.
 
     Args:
-        thumbnails: uint8 (images, 32, 32); may be a memory map.
+        thumbnails: uint8 (images, 32, 32).
         left, right: places in it (n,).
         warp: where the right images may lie in the left ones (n, 2, 3).
 
     Returns:
         Whether they are copies (n,), how alike they are, -1 to 1 (n,), and where they lie (n, 2, 3).
     """
-    parts = [_likeness(thumbnails[:0], thumbnails[:0], warp[:0])]
+    none = thumbnails[left[:0]]
+    parts = [_likeness(none, none, warp[:0])]
     for start in range(0, len(left), BLOCK):
         part = slice(start, start + BLOCK)
         parts.append(_likeness(thumbnails[left[part]], thumbnails[right[part]], warp[part]))

@@ -20,6 +20,7 @@ from filters._views import MIRROR, PARTS, ROTATIONS, TURNED, WINDOWS
 from filters.contract import VERDICTS, PoolFilter
 
 KEEP = {"largest": "pixels", "highest_clip_score": "clip_score", "first": None}
+BATCH = 4096  # images whose views or thumbnails are in memory at once
 WIDTHS = {"phash": 64, "dhash": 64, "colorhash": 42}  # bits of a hash
 
 
@@ -88,16 +89,16 @@ class NearDuplicateImages(PoolFilter):
         place = rows_of(rows["row"])
         guesses = hashes.guesses(
             (place(batch["row"]), lists(batch["view_hashes"])[:, WINDOWS])
-            for batch in measured.select("row", "view_hashes").to_pyarrow_batches()
+            for batch in measured.select("row", "view_hashes").to_pyarrow_batches(chunk_size=BATCH)
         )
         if not len(guesses):
             return VERDICTS.empty_table()
         with Thumbnails(np.unique(np.concatenate([guesses.left, guesses.right]))) as thumbnails:
-            for batch in measured.select("row", "thumbnail").to_pyarrow_batches():
+            for batch in measured.select("row", "thumbnail").to_pyarrow_batches(chunk_size=BATCH):
                 thumbnails.put(place(batch["row"]), lists(batch["thumbnail"]))
             survivor, score = stars(
                 len(rows), guesses,
-                lambda left, right, warp: likeness(thumbnails.pixels, thumbnails.at(left), thumbnails.at(right), warp),
+                lambda left, right, warp: likeness(thumbnails, thumbnails.at(left), thumbnails.at(right), warp),
             )  # fmt: skip
         dropped = np.flatnonzero(survivor >= 0)
         alike = [f"{value:.3f} alike a kept image, >= {LIKENESS}" for value in score[dropped].tolist()]
@@ -107,7 +108,7 @@ class NearDuplicateImages(PoolFilter):
         """What says who is best, and the whole, turned and part hashes of each image, uint64 (n, 12)."""
         heads, views = [], [np.zeros((0, PARTS.stop), np.uint64)]
         head = [c for c in ("row", "uid", *self.reads) if c not in ("view_hashes", "thumbnail")]
-        for batch in measured.select(*head, "view_hashes").to_pyarrow_batches():
+        for batch in measured.select(*head, "view_hashes").to_pyarrow_batches(chunk_size=BATCH):
             heads.append(self._sized(pa.table(batch.select(head))))
             views.append(lists(batch["view_hashes"])[:, : PARTS.stop].copy())
         if not heads:

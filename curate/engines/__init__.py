@@ -87,7 +87,12 @@ def scattered(row: Any) -> Any:
 def numbered_rows(number: int, task: ShardTask, columns: Sequence[str]) -> pa.Table:
     """The columns of the pool's shard `number`, with `row` before them."""
     table = read_features(task, columns)
-    return table.add_column(0, ROW, pa.array(np.arange(len(table), dtype=np.int64) + (number << 32)))
+    return table.add_column(0, ROW, row_numbers(number, len(table)))
+
+
+def row_numbers(number: int, samples: int) -> pa.Array:
+    """`row` of the samples of the pool's shard `number`."""
+    return pa.array(np.arange(samples, dtype=np.int64) + (number << 32))
 
 
 def schema_of(tasks: Sequence[ShardTask], columns: Sequence[str]) -> pa.Schema:

@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from curate.engines import ROW, Survivors, scattered, schema_of
-from curate.engines.scan import Scan, row_counts
+from curate.engines.scan import HELD, Scan, row_counts
 from curate.errors import WorkError
 from curate.measure import ShardTask, one_thread
+from curate.memory import give_back, hold_little
 from curate.threads import threaded
 
 Task = TypeVar("Task")
@@ -31,6 +32,7 @@ class LocalEngine:
 
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or len(os.sched_getaffinity(0))
+        hold_little()
         self._scratch = tempfile.TemporaryDirectory(prefix="curate-")
         self._connection: Any = None
         self._tables = 0
@@ -92,6 +94,7 @@ class LocalEngine:
                 self.duckdb().con.unregister(name)
                 self.duckdb().con.execute(f"DROP TABLE IF EXISTS {name}")
         self._passing.clear()
+        give_back()
 
     def duckdb(self) -> Any:
         """The connection. Its tables are in memory, up to a limit; what goes beyond it goes to disk."""
@@ -123,11 +126,7 @@ class LocalSurvivors:
 
     def table(self, columns: Sequence[str], once: bool = False) -> ir.Table:
         schema = pa.schema([_for_duckdb(field) for field in schema_of(self.tasks, columns)])
-        scan = Scan(self.tasks, tuple(columns), self.starts, self.alive, schema)
-        rows = self.engine.view(scan)
-        # Narrow columns are kept, so that a filter may read them as often as it likes; wide ones are read again.
-        wide = any(pa.types.is_nested(field.type) for field in schema)
-        return rows if once or wide else self.engine.keep(rows)
+        return self.engine.view(Scan(self.tasks, self.starts, self.alive, schema, held=0 if once else HELD))
 
     def without(self, dropped: ir.Table) -> LocalSurvivors:
         alive = np.ones(self.starts[-1], bool) if self.alive is None else self.alive.copy()
