@@ -50,7 +50,13 @@ def survivors(count: int, left: np.ndarray, right: np.ndarray, distance: np.ndar
 
 def places(group: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Each item's place in its group, from 0: groups (n,), and item positions with groups together, best first (n,)."""
-    size = np.bincount(group)
     found = np.empty(len(group), np.int64)
-    found[order] = np.arange(len(group)) - np.repeat(np.cumsum(size) - size, size)
+    found[order], _ = runs(group[order])
     return found
+
+
+def runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of values with equal ones together (n,), each one's place among its equals, from 0, and how many they are."""
+    starts = np.flatnonzero(np.append(True, values[1:] != values[:-1])[: len(values)])
+    size = np.diff(np.append(starts, len(values)))
+    return np.arange(len(values)) - np.repeat(starts, size), np.repeat(size, size)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from filters._alignment import compose, identity
+from filters._groups import runs
 from filters._hamming import HashTable, near_pairs
 from filters._stars import Guesses
 from filters._views import EVEN_WINDOWS, FLAT, PARTS, turn_warps, window_warps
@@ -110,10 +111,7 @@ def _first_of_equals(hashes: np.ndarray) -> np.ndarray:
 def _equal_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of places with equal hashes: each with the first and the few before it, not all with all."""
     order = np.argsort(hashes, kind="stable")
-    ordered = hashes[order]
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
-    size = np.diff(np.append(starts, len(ordered)))
-    place = np.arange(len(ordered)) - np.repeat(starts, size)
+    place, _ = runs(hashes[order])
     left, right = [], []
     for back in range(1, FOLLOWERS + 1):
         later = np.flatnonzero(place >= back)

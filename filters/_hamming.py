@@ -18,6 +18,7 @@ import numpy as np
 BLOCK = 1 << 18  # queries looked up at once, candidates verified at once: the work arrays stay in the cache
 MOST_KEY_BITS = 24  # a table of 64 MiB
 LOOKUP, VERIFY = 1.0, 1.5  # what one lookup and one candidate cost, relative to each other
+NONE = 255  # the distance where no hash is near
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Positions left and right (int64), and the bits that differ (uint8)."""
@@ -156,3 +157,19 @@ def near_pairs(hashes: np.ndarray, max_distance: int, width: int = 64) -> Pairs:
     left, right = np.minimum(one, other), np.maximum(one, other)
     order = np.lexsort((right, left))
     return left[order], right[order], bits[order]
+
+
+def nearest_hash(queries: np.ndarray, base: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest of `base` (m,) for each of `queries` (n,), uint64, within `radius` bits.
+
+    Returns distances, uint8 (n,), `NONE` where there is none, and positions in `base`, int64 (n,), the first of equal
+    ones, -1 where there is none.
+    """
+    distance, place = np.full(len(queries), NONE, np.uint8), np.full(len(queries), -1, np.int64)
+    for query, found, bits in HashTable(base, radius).near(queries) if len(queries) and len(base) else ():
+        order = np.lexsort((found, bits, query))
+        query, first = np.unique(query[order], return_index=True)
+        bits, found = bits[order][first], found[order][first]
+        better = (bits < distance[query]) | ((bits == distance[query]) & (found < place[query]))
+        distance[query[better]], place[query[better]] = bits[better], found[better]
+    return distance, place

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from filters._groups import runs
 from filters._shingles import mix
 
 MISSED = 0.005
@@ -124,10 +125,8 @@ def _bucket_pairs(keys: np.ndarray) -> np.ndarray:
     same = bucket[1:] == bucket[:-1]
     shared = np.append(False, same) | np.append(same, False)
     item, bucket = ordered[shared] & np.uint64(0xFFFFFFFF), bucket[shared]
-    starts = np.flatnonzero(np.append(True, bucket[1:] != bucket[:-1])[: len(bucket)])
-    size = np.diff(np.append(starts, len(item)))
-    place = np.arange(len(item)) - np.repeat(starts, size)
-    large = np.repeat(size > 2 * SMALL + 1, size)
+    place, size = runs(bucket)
+    large = size > 2 * SMALL + 1
     pairs = [np.zeros(0, np.uint64)]
     later = np.arange(len(item))
     for step in range(1, SMALL + 1):

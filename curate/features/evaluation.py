@@ -11,7 +11,7 @@ from pydantic import Field
 
 from curate.errors import RequestError, WorkError
 from curate.features.contract import GlobalFeature, Known
-from filters._nearest_hash import NONE, nearest_hash
+from filters._hamming import NONE, nearest_hash
 from filters._vectors import nearest, normalized, unit
 from filters.contract import Paths
 

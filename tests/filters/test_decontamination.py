@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from curate.errors import RequestError
 from curate.recipe import parse_recipe
-from filters._nearest_hash import nearest_hash
+from filters._hamming import nearest_hash
 from filters.decontamination import Decontamination
 from tests.filters.conftest import Judge
 
