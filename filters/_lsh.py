@@ -62,9 +62,11 @@ def candidates(keys: np.ndarray, likely: Callable[[np.ndarray], np.ndarray] | No
         pairs = _bucket_pairs(band)
         pending.append(pairs if likely is None else pairs[likely(pairs)])
         waiting += len(pending[-1])
-        if waiting > max(keys.shape[1], len(found)):
-            found, pending, waiting = _merged([found, *pending]), [], 0
-    return _merged([found, *pending])
+        if waiting > 2 * max(keys.shape[1], len(found)):
+            pending.append(found)
+            found, waiting = _merged(pending), 0
+    pending.append(found)
+    return _merged(pending)
 
 
 def sides(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -109,7 +111,9 @@ def may_be_alike(sketches: np.ndarray, pairs: np.ndarray, most: int) -> np.ndarr
 
 
 def _merged(parts: list[np.ndarray]) -> np.ndarray:
+    """All pairs once, sorted. The list is emptied, so that they are not held twice while they are sorted."""
     pairs = np.concatenate(parts)
+    parts.clear()
     pairs.sort()
     return pairs[np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]]
 
@@ -118,13 +122,12 @@ def _bucket_pairs(keys: np.ndarray) -> np.ndarray:
     """Pairs of items with equal keys, uint32 (n,) to uint64 (pairs,)."""
     if len(keys) < 2:
         return np.zeros(0, np.uint64)
-    ordered = keys.astype(np.uint64) << np.uint64(32)
-    ordered |= np.arange(len(keys), dtype=np.uint64)
-    ordered.sort()
-    bucket = ordered >> np.uint64(32)
+    order = np.argsort(keys.astype(np.uint16), kind="stable")  # of 16-bit numbers a radix sort: two passes of it
+    order = order[np.argsort((keys >> np.uint32(16)).astype(np.uint16)[order], kind="stable")]
+    bucket = keys[order]
     same = bucket[1:] == bucket[:-1]
     shared = np.append(False, same) | np.append(same, False)
-    item, bucket = ordered[shared] & np.uint64(0xFFFFFFFF), bucket[shared]
+    item, bucket = order[shared].astype(np.uint64), bucket[shared]
     place, size = runs(bucket)
     large = size > 2 * SMALL + 1
     pairs = [np.zeros(0, np.uint64)]
