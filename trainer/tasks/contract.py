@@ -12,7 +12,7 @@ import math
 import pkgutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import fsspec
@@ -43,6 +43,7 @@ class TaskResult:
     skipped: dict[str, int]  # unreadable items by reason
     keys: list[str]  # of the items
     scores: list[float]  # of the items, in the order of `keys`; 0 or 1 where an item is right or wrong
+    numbers: list[str] = field(default_factory=list)  # the metrics that are no shares of 1, such as CIDEr
 
     @property
     def outcomes(self) -> np.ndarray:
@@ -65,10 +66,13 @@ def result(
     scores: Sequence[float] | np.ndarray,
     skipped: Mapping[str, int],
     more: Mapping[str, float] | None = None,
+    *,
+    interval: tuple[float, float] | None = None,
+    numbers: Sequence[str] = (),
 ) -> TaskResult:
-    """The result of items' scores; `more` are metrics beside the main one.
+    """The result of items' scores; `more` are metrics beside the main one, `numbers` those that are no shares.
 
-    The interval is Wilson's where every score is 0 or 1, else that of the mean by Student's t.
+    Unless given, the interval is Wilson's where every score is 0 or 1, else that of the mean by Student's t.
 
     Raises:
         ValueError: there is no item.
@@ -77,8 +81,12 @@ def result(
         raise ValueError(f"{folder}: no readable item (skipped: {dict(skipped)})")
     values = np.asarray(scores, np.float64)
     mean = float(values.mean())
-    if np.isin(values, (0, 1)).all():
+    if interval:
+        low, high = interval
+    elif np.isin(values, (0, 1)).all():
         low, high = wilson_interval(int(values.sum()), len(values))
+    elif len(values) == 1:
+        low, high = -math.inf, math.inf
     else:
         half = float(values.std(ddof=1) / math.sqrt(len(values)) * stats.t.ppf(0.975, len(values) - 1))
         low, high = mean - half, mean + half
@@ -94,6 +102,7 @@ def result(
         skipped=dict(sorted(Counter(skipped).items())),
         keys=list(keys),
         scores=[float(value) for value in values],
+        numbers=[name for name in numbers if name == metric or name in (more or {})],
     )
 
 

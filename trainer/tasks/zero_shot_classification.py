@@ -3,47 +3,45 @@
 The layout is that of CLIP_benchmark and DataComp's evaluation sets: `classnames.txt`,
 `zeroshot_classification_templates.txt` (a sentence per line, `{c}` stands for the class) and `test/*.tar`,
 whose samples hold an image and its class index as `.cls`.
+
+A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, section 3.1.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import fsspec
 import numpy as np
 import torch
 
-from trainer.data import map_in_order
 from trainer.family import VisionLanguageModel
-from trainer.images import open_image
-from trainer.shards import BadSampleError, Sample, list_shards, read_samples
+from trainer.shards import BadSampleError
+from trainer.tasks._items import Item, prepared
 from trainer.tasks.contract import TaskResult, batched, result
 from trainer.tasks.write import CLASSNAMES, TEMPLATES
 
 KIND = "zero_shot_classification"
 
 
+@dataclass
+class Classified:
+    """Items in order: their keys, classes and predicted classes as indices, and what else was asked about them."""
+
+    keys: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    predictions: list[int] = field(default_factory=list)
+    about: list[Any] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
 def run(folder: str, model: VisionLanguageModel, batch_size: int) -> TaskResult:
     """Classify every item: accuracy, and its mean over the classes that have items."""
-    classnames, templates = _lines(folder, CLASSNAMES), _lines(folder, TEMPLATES)
-    if unusable := [t for t in templates if "{c}" not in t]:
-        raise ValueError(f"{folder}/{TEMPLATES}: {unusable[0]!r} has no {{c}}")
-    classes = class_embeddings(model, classnames, templates) if model.embeds else None
-    keys, labels, predictions = list[str](), list[int](), list[int]()
-    skipped: Counter[str] = Counter()
-    for batch in batched(_items(folder, len(classnames), model.preprocess, skipped), batch_size):
-        images = torch.stack([image for _, image, _ in batch]).to(model.device)
-        if classes is None:  # each template costs a pass per class and image: the first one has to do
-            scores = model.match(images, [templates[0].replace("{c}", name) for name in classnames])
-        else:
-            scores = model.embed_images(images) @ classes.T
-        predictions += scores.argmax(1).tolist()
-        keys += [key for key, _, _ in batch]
-        labels += [label for _, _, label in batch]
-    return score(folder, keys, np.array(labels), np.array(predictions), skipped)
+    found = classify(folder, model, batch_size)
+    return score(folder, found.keys, np.array(found.labels), np.array(found.predictions), found.skipped)
 
 
 def score(
@@ -58,34 +56,64 @@ def score(
     return result(folder, KIND, "accuracy", keys, correct, skipped, more)
 
 
+def classify(
+    folder: str, model: VisionLanguageModel, batch_size: int, about: Callable[[Item], Any] = lambda item: None
+) -> Classified:
+    """Classify every item of a folder of this layout.
+
+    Args:
+        about: what else to keep of an item; raises BadSampleError where the item lacks it.
+
+    Raises:
+        ValueError: the folder is not in this layout.
+    """
+    classnames, templates = _lines(folder, CLASSNAMES), _lines(folder, TEMPLATES)
+    if unusable := [t for t in templates if "{c}" not in t]:
+        raise ValueError(f"{folder}/{TEMPLATES}: {unusable[0]!r} has no {{c}}")
+    classes = class_embeddings(model, classnames, templates) if model.embeds else None
+
+    def prepare(item: Item) -> tuple[torch.Tensor, int, Any]:
+        return model.preprocess(item.image()), label_of(item, classnames), about(item)
+
+    found = Classified()
+    for batch in batched(prepared(folder, prepare, found.skipped), batch_size):
+        images = torch.stack([image for _, (image, _, _) in batch]).to(model.device)
+        if classes is None:  # each template costs a pass per class and image: the first one has to do
+            scores = model.match(images, [templates[0].replace("{c}", name) for name in classnames])
+        else:
+            scores = model.embed_images(images) @ classes.T
+        found.predictions += scores.argmax(1).tolist()
+        for key, (_, label, more) in batch:
+            found.keys.append(key)
+            found.labels.append(label)
+            found.about.append(more)
+    return found
+
+
+def label_of(item: Item, classnames: Sequence[str]) -> int:
+    """The index of the item's class, which it gives as a number or by its name.
+
+    Raises:
+        BadSampleError: it does not, or there is no such class.
+    """
+    label = item.fields.get("label")
+    if not isinstance(label, (str, int)) or isinstance(label, bool):
+        raise BadSampleError("no class")
+    try:
+        index = int(label)
+    except ValueError as wrong:
+        if label in classnames:
+            return classnames.index(str(label))
+        raise BadSampleError("no class") from wrong
+    if not 0 <= index < len(classnames):
+        raise BadSampleError("class without a name")
+    return index
+
+
 def class_embeddings(model: VisionLanguageModel, classnames: Sequence[str], templates: Sequence[str]) -> torch.Tensor:
     """float32 (classes, D), unit length: the mean over the templates of their unit-length text features."""
     rows = [model.embed_texts([t.replace("{c}", name) for t in templates]).mean(0) for name in classnames]
     return torch.nn.functional.normalize(torch.stack(rows), dim=-1)
-
-
-def _items(
-    folder: str, classes: int, preprocess: Any, skipped: Counter[str]
-) -> Iterator[tuple[str, torch.Tensor, int]]:
-    shards = list_shards(f"{folder.rstrip('/')}/test")
-    samples = (sample for shard in shards for sample in read_samples(shard, skipped))
-    for sample, item in map_in_order(partial(_prepare, classes=classes, preprocess=preprocess), samples):
-        if isinstance(item, str):
-            skipped[item] += 1
-        else:
-            yield sample.key, *item
-
-
-def _prepare(sample: Sample, classes: int, preprocess: Any) -> tuple[torch.Tensor, int] | str:
-    try:
-        label = int(sample.members["cls"])
-        if not 0 <= label < classes:
-            return "class without a name"
-        return preprocess(open_image(sample.image)), label
-    except BadSampleError as bad:
-        return str(bad)
-    except (KeyError, ValueError):
-        return "no class"
 
 
 def _lines(folder: str, name: str) -> list[str]:
