@@ -10,7 +10,7 @@ DATA ?= ../shared/data
 OUT ?= build/cifar
 BENCH ?=
 
-.PHONY: demo test check format cifar bench lock clean
+.PHONY: demo test check format cifar ablation bench lock clean
 
 demo: $(READY)
 	$(BIN)/curate demo $(DEMO)
@@ -26,6 +26,10 @@ check: $(READY)
 # CIFAR-10 with half of the captions wrong: raw, curated and oracle accuracy over three seeds.
 cifar: $(READY)
 	$(BIN)/python -m tests.experiments.cifar_noise $(DATA) $(OUT)
+
+# CIFAR-10 with planted defects: does `curate ablate` rank filters whose worth is known?
+ablation: $(READY)
+	$(BIN)/python -m tests.experiments.cifar_ablation $(DATA) build/ablation
 
 # Every speed as a ratio to a peer or a physical floor; peers get environments of their own in build/peers.
 bench: $(READY)

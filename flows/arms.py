@@ -10,9 +10,12 @@ from typing import Any, Literal
 import yaml
 
 from curate.errors import RequestError
+from curate.pool import open_pool
 from curate.recipe import Recipe, builtin_recipes, load_recipe, parse_recipe
 from flows.bootstrap import replace_filters
+from flows.evaluation_images import task_fingerprint
 from flows.experiment import BASE, NO_FILTER, ArmFile, Experiment
+from flows.training import make_setup
 
 DECONTAMINATION = "decontamination"
 RANDOM_TOLERANCE = 0.05
@@ -55,6 +58,19 @@ def plan_arms(experiment: Experiment, evaluation: Sequence[str]) -> list[Arm]:
     if len(set(slugs)) < len(slugs):
         raise RequestError("arms: two of them have the same name, but for signs that no folder can have")
     return sorted(arms, key=lambda arm: arm.name != experiment.compared_with)
+
+
+def check(experiment: Experiment) -> None:
+    """Find what is wrong with an experiment before anything is run.
+
+    Raises:
+        RequestError: its pool, a task, an arm, its family or its scale is wrong; names the field.
+    """
+    open_pool(experiment.pool, experiment.cache)
+    for task in experiment.tasks:
+        task_fingerprint(task)
+    plan_arms(experiment, experiment.tasks)
+    make_setup(experiment.family, experiment.scale, experiment.tasks, "")
 
 
 def random_arms(sizes: Mapping[str, int], whole: int, experiment: Experiment, evaluation: Sequence[str]) -> list[Arm]:

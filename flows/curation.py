@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 from prefect import flow, task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.states import State
 
 from curate.curation import MANIFEST, REPORT, curate_pool
 from curate.engines import open_engine
+from curate.errors import RequestError
 from curate.pool import open_pool
 from curate.recipe import load_recipe
 from curate.storage import Folder
@@ -66,9 +68,19 @@ def run_as_task(name: str, work: Callable[[], T]) -> T:
     """
     delays: list[float] = [*RETRY_SECONDS]
     staged = task(
-        name=name, retries=len(delays), retry_delay_seconds=delays, cache_policy=NO_CACHE, persist_result=False
+        name=name,
+        retries=len(delays),
+        retry_delay_seconds=delays,
+        retry_condition_fn=_may_pass,
+        cache_policy=NO_CACHE,
+        persist_result=False,
     )
     return staged(work)()
+
+
+def _may_pass(_task: Any, _run: Any, state: State[Any]) -> bool:
+    """A wrong request is wrong the next time too."""
+    return not isinstance(state.result(raise_on_failure=False), RequestError)
 
 
 def publish(out: Folder, manifest: dict[str, Any]) -> None:

@@ -72,7 +72,7 @@ def compared_arms(experiment: Experiment, arms: Sequence[Decided]) -> list[tuple
             pairs.append((NO_FILTER, BASE, None))
         if arm.role == "arm" and (control := random_control(decided.kept, randoms)) and _held(experiment, arm):
             pairs.append((control, arm.name, None))
-    return pairs
+    return sorted(pairs, key=lambda pair: pair[2] is None)  # what is said of the filters comes first
 
 
 def _held(experiment: Experiment, arm: Arm) -> bool:

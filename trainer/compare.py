@@ -91,7 +91,10 @@ def mean_of(arm: Outcomes) -> tuple[float, float, float]:
     per_seed = _per_seed(arm)
     error = Error(_variance(per_seed) / len(per_seed), _items_variance(arm), len(per_seed) - 1)
     mean = float(per_seed.mean())
-    return mean, mean - error.half_interval, mean + error.half_interval
+    low, high = mean - error.half_interval, mean + error.half_interval
+    if all(scores.min() >= 0 and scores.max() <= 1 for scores in arm.values()):
+        low, high = max(low, 0.0), min(high, 1.0)  # of shares
+    return mean, low, high
 
 
 def error_of(a: Outcomes, b: Outcomes) -> Error:

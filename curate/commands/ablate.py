@@ -28,9 +28,11 @@ def command(experiment: str, out: Path, engine: str, workers: int | None, device
     Every arm is trained at equal compute and first cleared of the images it will be tested on. Run again, it goes on
     where it was stopped, and trains nothing that is trained already.
     """
+    from flows.arms import check
     from flows.experiment import load_experiment
 
-    asked = load_experiment(experiment)  # a wrong request should not have to wait for a server
+    asked = load_experiment(experiment)
+    check(asked)  # a wrong request should not have to wait for a server
     chosen = tuple(device.strip() for device in devices.split(",")) if devices else ()
     if not all(chosen):
         raise RequestError("--devices: name each between commas, like cuda:0,cuda:1")
