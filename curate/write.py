@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from curate.copying import Sink, copy_ranges
 from curate.measure import ShardTask, read_features
+from curate.memory import give_back
 from curate.parquet import RowGroups
 from curate.storage import Folder
 
@@ -88,6 +89,7 @@ def write_shards(
             work.append(WriteTask(out, f"{number:05d}", plan, sources, columns, blur))
     _remove_others(out, {task.name for task in work})
     yield from engine.map(write_shard, work, light=not blur)
+    give_back()
 
 
 def write_shard(task: WriteTask) -> WrittenShard:

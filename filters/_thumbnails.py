@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
+import os
 import tempfile
 from collections.abc import Callable
 from types import TracebackType
@@ -12,9 +12,6 @@ import pyarrow as pa
 
 from filters._alignment import PIXELS, SIDE
 
-SEEN = 1 << 14
-"""So many thumbnails, 16 MiB, are looked at before those that are mapped are let go of: the file keeps them."""
-
 
 class Thumbnails:
     """Thumbnails of some items, in a temporary file while the context is open; `[places]` reads them (n, 32, 32)."""
@@ -22,40 +19,29 @@ class Thumbnails:
     def __init__(self, items: np.ndarray) -> None:
         """Items: those that will be asked for, sorted (n,)."""
         self._items = items
-        self._seen = 0
 
     def __enter__(self) -> Thumbnails:
-        size = max(1, len(self._items)) * PIXELS
-        with tempfile.TemporaryFile() as file:
-            file.truncate(size)
-            self._mapped = mmap.mmap(file.fileno(), size)
-        self._pixels = np.frombuffer(self._mapped, np.uint8).reshape(-1, SIDE, SIDE)
+        self._file = tempfile.TemporaryFile(buffering=0)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        del self._pixels
-        self._mapped.close()
+        self._file.close()
 
     def __getitem__(self, places: np.ndarray) -> np.ndarray:
-        found = self._pixels[places]
-        self._touched(len(places))
-        return found
-
-    def _touched(self, count: int) -> None:
-        self._seen += count
-        if self._seen > SEEN and hasattr(mmap, "MADV_DONTNEED"):
-            self._mapped.madvise(mmap.MADV_DONTNEED)
-            self._seen = 0
+        # Not mapped: whatever of the file was looked at would count as memory, and reading costs next to nothing
+        # beside the comparing.
+        parts = [os.pread(self._file.fileno(), PIXELS, place * PIXELS) for place in places.tolist()]
+        return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, SIDE, SIDE)
 
     def put(self, items: np.ndarray, words: np.ndarray) -> None:
         """Keep those of the items that will be asked for: items (m,), eight pixels to a word, uint64 (m, 128)."""
         place = self.at(items)
         mine = np.flatnonzero(self._items[np.minimum(place, len(self._items) - 1)] == items)
         pixels = words[mine].astype("<u8").view(np.uint8)
-        self._pixels[place[mine]] = pixels.reshape(-1, PIXELS).reshape(-1, SIDE, SIDE)
-        self._touched(len(mine))
+        for at, data in zip(place[mine].tolist(), pixels.reshape(-1, PIXELS), strict=True):
+            os.pwrite(self._file.fileno(), data.data, at * PIXELS)
 
     def at(self, items: np.ndarray) -> np.ndarray:
         """Where the items' thumbnails are."""

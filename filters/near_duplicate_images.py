@@ -109,7 +109,9 @@ class NearDuplicateImages(PoolFilter):
         heads, views = [], [np.zeros((0, PARTS.stop), np.uint64)]
         head = [c for c in ("row", "uid", *self.reads) if c not in ("view_hashes", "thumbnail")]
         for batch in measured.select(*head, "view_hashes").to_pyarrow_batches(chunk_size=BATCH):
-            heads.append(self._sized(pa.table(batch.select(head))))
+            # Copied: a column of a batch holds the memory of all its columns, and the views are most of it.
+            own = batch.select(head).take(pa.array(np.arange(len(batch))))
+            heads.append(self._sized(pa.table(own)))
             views.append(lists(batch["view_hashes"])[:, : PARTS.stop].copy())
         if not heads:
             return self._sized(measured.select(*head).limit(0).to_pyarrow()), views[0]
