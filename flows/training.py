@@ -6,6 +6,7 @@ import contextvars
 import dataclasses
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -93,7 +94,9 @@ def train_all(jobs: Sequence[Job], setup: Setup, out: Path, devices: Sequence[st
         device = devices[0] if devices else None
         return {job: _as_stage(stage, job, lambda job=job: do(job, setup, out, device)) for job in jobs}
     with (
-        ProcessPoolExecutor(len(devices), mp_context=get_context("spawn"), max_tasks_per_child=1) as processes,
+        ProcessPoolExecutor(
+            len(devices), get_context("spawn"), initializer=_share_cores, initargs=(len(devices),)
+        ) as processes,
         ThreadPoolExecutor(len(devices)) as threads,
     ):
         free = list(devices)
@@ -111,6 +114,13 @@ def train_all(jobs: Sequence[Job], setup: Setup, out: Path, devices: Sequence[st
 
         waiting = {job: start(job) for job in jobs}
         return {job: future.result() for job, future in waiting.items()}
+
+
+def _share_cores(processes: int) -> None:
+    """Threads for this process' part of the cores: more of them wait for each other."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
 
 
 def _as_stage(stage: Stage, job: Job, work: Any) -> Trained:

@@ -66,10 +66,10 @@ def request_of(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def run(request: dict[str, Any], out: Path) -> dict[str, Any]:
+def run(request: dict[str, Any], out: Path, *devices: str) -> dict[str, Any]:
     engine = open_engine("local", 1)
     try:
-        return ablate(Experiment.model_validate(request), out, engine)
+        return ablate(Experiment.model_validate(request), out, engine, devices=devices)
     finally:
         engine.close()
 
@@ -127,6 +127,11 @@ def test_scaling_finds_how_many_times_fewer_samples_are_needed(request_of: dict[
     assert "times fewer samples" in found["words"]
     assert found["words"].replace("+", "&#43;") in (tmp_path / "out/report.html").read_text()
     assert sorted({arm["samples_seen"] for arm in result["arms"]}) == [640, 1920]
+
+    # Two at a time, each in a process of its own, come to the same.
+    both = run(asked | {"controls": ["no filter"]}, tmp_path / "both", "cpu", "cpu")
+    assert both["trained"] == 8
+    assert [arm["per_seed"] for arm in both["arms"]] == [arm["per_seed"] for arm in result["arms"]]
 
 
 def names(request: dict[str, Any]) -> list[str]:
