@@ -118,12 +118,17 @@ def _merged(parts: list[np.ndarray]) -> np.ndarray:
     return pairs[np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]]
 
 
+def sorted_order(keys: np.ndarray) -> np.ndarray:
+    """The places of uint32 (n,) in their order, equal ones as they came: a stable sort of 16 bits is a radix sort."""
+    order = np.argsort(keys.astype(np.uint16), kind="stable")
+    return order[np.argsort((keys >> np.uint32(16)).astype(np.uint16)[order], kind="stable")]
+
+
 def _bucket_pairs(keys: np.ndarray) -> np.ndarray:
     """Pairs of items with equal keys, uint32 (n,) to uint64 (pairs,)."""
     if len(keys) < 2:
         return np.zeros(0, np.uint64)
-    order = np.argsort(keys.astype(np.uint16), kind="stable")  # of 16-bit numbers a radix sort: two passes of it
-    order = order[np.argsort((keys >> np.uint32(16)).astype(np.uint16)[order], kind="stable")]
+    order = sorted_order(keys)
     bucket = keys[order]
     same = bucket[1:] == bucket[:-1]
     shared = np.append(False, same) | np.append(same, False)

@@ -73,13 +73,22 @@ def shingles(texts: pa.Array, characters: int = CHARACTERS, step: int = 1) -> tu
     for place in range(1, characters):
         hashes *= np.uint32(0x9E3779B1)
         hashes += line[place : len(line) - gap + place]
+    places, ends = in_steps(bounds[:-1] + gap * np.arange(len(lengths)), counts, step)
+    return _mix32(hashes[places]), ends
+
+
+def in_steps(starts: np.ndarray, counts: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """The places of runs (n,), one run after the other, and their bounds (n + 1,).
+
+    Each run's last place is repeated until their number is a multiple of `step`.
+    """
     full = -(-counts // step) * step
     ends = np.append(0, np.cumsum(full))
     places = np.arange(ends[-1]) - np.repeat(ends[:-1], full)
     if step > 1:
         np.minimum(places, np.repeat(counts - 1, full), out=places)
-    places += np.repeat(bounds[:-1] + gap * np.arange(len(lengths)), full)
-    return _mix32(hashes[places]), ends
+    places += np.repeat(starts, full)
+    return places, ends
 
 
 def _mix32(values: np.ndarray) -> np.ndarray:

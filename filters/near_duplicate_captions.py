@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from filters._groups import places, survivors
-from filters._lsh import band_keys, banding, candidates, may_be_alike, most_bits, sides, sketches
+from filters._lsh import band_keys, banding, candidates, may_be_alike, most_bits, sides, sketches, sorted_order
 from filters._shingles import jaccard, normalised
 from filters.contract import PoolFilter, number
 
@@ -107,7 +107,7 @@ def _near_pairs(
     """
     most = most_bits(signed.permutations, min_jaccard)
     pairs = candidates(signed.keys, lambda some: may_be_alike(signed.sketches, some, most))
-    wanted, family = np.zeros(len(rows), bool), np.arange(len(rows))
+    wanted, family = np.zeros(len(rows), bool), np.arange(len(rows), dtype=np.uint32)
     for left, right in map(sides, _blocks(pairs[::-1])):
         wanted[left] = wanted[right] = True
         family[right] = left  # at last the best of those that it is paired with
@@ -115,7 +115,7 @@ def _near_pairs(
     texts = _captions(t, rows[wanted])
     place = np.cumsum(wanted) - 1
     # A family's pairs together, so that its texts are cut up once.
-    pairs = pairs[np.argsort(family[pairs >> np.uint64(32)], kind="stable")]
+    pairs = pairs[sorted_order(family[pairs >> np.uint64(32)])]
     parts = []
     for left, right in map(sides, _blocks(pairs)):
         similarity = jaccard(texts, place[left], place[right])

@@ -14,7 +14,7 @@ from pydantic import Field
 from curate.features.batch import Batch
 from curate.features.contract import Feature
 from filters._characters import text_array
-from filters._shingles import CHARACTERS, mix, normalised, shingles
+from filters._shingles import CHARACTERS, in_steps, mix, normalised, shingles
 
 _BITS = 16
 _ROUND = 16  # shingles of each text gathered at once
@@ -47,9 +47,10 @@ class Minhash(Feature):
         keys = _keys(texts)
         _, first, item = np.unique(keys, return_index=True, return_inverse=True)
         if len(first) < len(keys):
-            values = signatures(*shingles(texts.take(pa.array(first)), self.characters), self.permutations)[item]
-        else:
-            values = signatures(*shingles(texts, self.characters), self.permutations)
+            texts = texts.take(pa.array(first))
+        values = signatures(*shingles(texts, self.characters, _ROUND), self.permutations)
+        if len(first) < len(keys):
+            values = values[item]
         empty = keys == _EMPTY
         flat, mask = pa.array(values.ravel(), pa.uint16()), pa.array(empty) if empty.any() else None
         return {
@@ -70,24 +71,24 @@ def signatures(hashes: np.ndarray, bounds: np.ndarray, permutations: int) -> np.
     order, so a place's values under all permutations are one run of memory.
     """
     windows = _windows(permutations)
-    places = (hashes >> np.uint32(32 - _BITS)).astype(np.int64)
     counts = np.diff(bounds)
-    order = np.argsort(-counts, kind="stable")
-    counts, begins = counts[order], bounds[:-1][order]
-    rounds = -(-counts // _ROUND)
-    step = np.arange(_ROUND)[:, None]
+    if (counts % _ROUND).any():  # repeating a text's last one changes no minimum
+        places, bounds = in_steps(bounds[:-1], counts, _ROUND)
+        hashes = hashes[places]
+    places = (hashes >> np.uint32(32 - _BITS)).astype(np.int64).reshape(-1, _ROUND)
+    rounds, begins = np.diff(bounds) // _ROUND, bounds[:-1] // _ROUND
+    order = np.argsort(-rounds, kind="stable")
+    rounds, begins = rounds[order], begins[order]
     out = np.full((len(counts), permutations), (1 << _BITS) - 1, np.uint16)
     for start in range(0, len(order), _TEXTS):
         part = slice(start, start + _TEXTS)
-        last, begin = counts[part] - 1, begins[part]
-        least = np.full((len(last), permutations), (1 << _BITS) - 1, np.uint16)
+        begin = begins[part]
+        least = np.full((len(begin), permutations), (1 << _BITS) - 1, np.uint16)
         # Longest first: how many have shingles left in each round.
         lives = np.searchsorted(-rounds[part], -np.arange(rounds[start])).tolist()
         for number, live in enumerate(lives):
-            # A text with fewer left repeats its last one, which changes no minimum.
-            mine = np.minimum(step + number * _ROUND, last[:live])
-            mine += begin[:live]
-            rows = windows[places[mine]].view(np.uint16).reshape(_ROUND, live, permutations)
+            mine = np.ascontiguousarray(places[begin[:live] + number].T)
+            rows = windows[mine].view(np.uint16).reshape(_ROUND, live, permutations)
             np.minimum(least[:live], np.minimum.reduce(rows, axis=0), out=least[:live])
         out[order[part]] = least
     return out
