@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from curate.errors import RequestError
+
+if TYPE_CHECKING:
+    from trainer.tasks.contract import TaskResult
 
 
 @click.command("evaluate")
@@ -17,7 +21,10 @@ from curate.errors import RequestError
 @click.option("--device", help="cpu, cuda, ...  [default: the GPU if there is one]")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, without the items.")
 def command(checkpoint: str, tasks: tuple[str, ...], output: str | None, device: str | None, as_json: bool) -> None:
-    """Evaluate CHECKPOINT, a checkpoint folder or the OUT of `curate train`, on each TASK folder."""
+    """Evaluate CHECKPOINT, a checkpoint folder or the OUT of `curate train`, on each TASK folder.
+
+    What a folder must hold is in docs/evaluation.md.
+    """
     from trainer.evaluate import evaluate
 
     try:
@@ -31,11 +38,20 @@ def command(checkpoint: str, tasks: tuple[str, ...], output: str | None, device:
         click.echo(json.dumps(summaries, indent=2))
         return
     for result in results:
+        rest = [name for name in result.metrics if name != result.metric]
         click.echo(
             f"{result.task}: "
-            f"{result.metric} {result.value:.1%} (95 % interval {result.low:.1%} to {result.high:.1%}), "
-            + "".join(f"{name} {value:.1%}, " for name, value in result.metrics.items() if name != result.metric)
+            f"{result.metric} {_shown(result, result.metric, result.value)} (95 % interval "
+            f"{_shown(result, result.metric, result.low)} to {_shown(result, result.metric, result.high)}), "
+            + "".join(f"{name} {_shown(result, name, result.metrics[name])}, " for name in rest)
             + f"{result.items} items"
         )
         for reason, count in result.skipped.items():
             click.echo(f"  skipped {count}: {reason}")
+
+
+def _shown(result: TaskResult, metric: str, value: float) -> str:
+    """A share as a percentage, any other number as it is."""
+    if metric not in result.numbers:
+        return f"{value:.1%}"
+    return f"{value:.0f}" if value.is_integer() and value > 1 else f"{value:.3f}"

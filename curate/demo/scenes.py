@@ -94,39 +94,54 @@ def _split(cell: Cell, count: int) -> list[Cell]:
     return [(x0, y0 + i * step, x1, y0 + (i + 1) * step) for i in range(count)]
 
 
-def render(scene: Scene) -> Image.Image:
-    """The scene as an RGB picture of `scene.width` × `scene.height` pixels."""
-    return render_with_boxes(scene)[0]
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One object where it is drawn: a square patch of `side` pixels with its upper left corner at (left, top)."""
+
+    shape: str
+    colour: str
+    left: int
+    top: int
+    side: int
+    angle: float  # degrees
+    mirrored: bool
+
+    def patch(self) -> Image.Image:
+        """The object as RGBA."""
+        return draw_object(self.shape, self.colour, self.side, self.angle, self.mirrored)
 
 
-def render_with_boxes(scene: Scene) -> tuple[Image.Image, list[Cell]]:
-    """The picture, and for each group the box around all its objects, as shares of the picture's sides."""
-    drawing = np.random.default_rng((scene.seed, scene.number, _DRAWING))
+def placed(scene: Scene) -> list[Placed]:
+    """Every object of the scene, in the order of its groups."""
     layout = np.random.default_rng((scene.seed, scene.number, _LAYOUT))
-    picture = draw_background(scene.background, drawing, scene.width, scene.height)
-    boxes = list[Cell]()
+    objects = []
     for group, cell in zip(scene.groups, _cells(scene), strict=True):
-        corners = list[Cell]()
         for x0, y0, x1, y1 in _split(cell, group.count):
             room_x, room_y = (x1 - x0) * scene.width, (y1 - y0) * scene.height
             side = max(24, int(min(room_x, room_y) * layout.uniform(0.76, 1.0)))
             left = int(x0 * scene.width + layout.random() * max(0.0, room_x - side))
             top = int(y0 * scene.height + layout.random() * max(0.0, room_y - side))
-            patch = draw_object(
-                group.shape, group.colour, side, float(layout.uniform(-10, 10)), bool(layout.random() < 0.5)
-            )
-            picture.paste(patch, (left, top), patch)
-            inner = patch.getchannel("A").point([0] * 128 + [255] * 128).getbbox() or (0, 0, side, side)
-            corners.append((left + inner[0], top + inner[1], left + inner[2], top + inner[3]))
-        boxes.append(_around(corners, scene.width, scene.height))
-    return picture, boxes
+            angle, mirrored = float(layout.uniform(-10, 10)), bool(layout.random() < 0.5)
+            objects.append(Placed(group.shape, group.colour, left, top, side, angle, mirrored))
+    return objects
 
 
-def _around(corners: list[Cell], width: int, height: int) -> Cell:
-    left, top, right, bottom = zip(*corners, strict=True)
-    return (
-        max(0.0, min(left) / width),
-        max(0.0, min(top) / height),
-        min(1.0, max(right) / width),
-        min(1.0, max(bottom) / height),
-    )
+def boxes(scene: Scene) -> list[Cell]:
+    """What each of `placed` covers, without its patch's empty border, as shares of the picture."""
+    found = []
+    for one in placed(scene):
+        x0, y0, x1, y1 = one.patch().getchannel("A").getbbox() or (0, 0, one.side, one.side)
+        left, right = (min(1.0, (one.left + x) / scene.width) for x in (x0, x1))
+        top, bottom = (min(1.0, (one.top + y) / scene.height) for y in (y0, y1))
+        found.append((left, top, right, bottom))
+    return found
+
+
+def render(scene: Scene) -> Image.Image:
+    """The scene as an RGB picture of `scene.width` × `scene.height` pixels."""
+    drawing = np.random.default_rng((scene.seed, scene.number, _DRAWING))
+    picture = draw_background(scene.background, drawing, scene.width, scene.height)
+    for one in placed(scene):
+        patch = one.patch()
+        picture.paste(patch, (one.left, one.top), patch)
+    return picture

@@ -68,7 +68,7 @@ def caption_scores(
     true = [[words(reference) for reference in item] for item in references]
     most = max(map(len, true))
     streams = [[" ".join(item[n]) if n < len(item) else None for item in true] for n in range(most)]
-    bleu = sacrebleu.BLEU(tokenize="none").corpus_score([" ".join(one) for one in said], streams)
+    bleu = sacrebleu.BLEU(tokenize="none", smooth_method="none").corpus_score([" ".join(one) for one in said], streams)
     rouge = rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Split())
     best = [
         max(rouge.score(" ".join(reference), " ".join(one))["rougeL"].fmeasure for reference in item)
