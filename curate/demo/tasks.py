@@ -69,8 +69,8 @@ def _picture(scene: Scene) -> bytes:
     return encode(render(scene), "jpg", 88)
 
 
-def _alone(scene: Scene, *, several: bool = False) -> bool:
-    return len(scene.groups) == 1 and (several or scene.groups[0].count == 1)
+def _alone(scene: Scene) -> bool:
+    return len(scene.groups) == 1 and scene.groups[0].count == 1
 
 
 def _classes(scenes: Iterator[Scene], rng: np.random.Generator) -> Iterator[Fields]:
@@ -89,13 +89,14 @@ def _captions(scenes: Iterator[Scene], rng: np.random.Generator, captions: int) 
 
 
 def _questions(scenes: Iterator[Scene], rng: np.random.Generator) -> Iterator[Fields]:
-    """Which object, which colour, how many, in turn; the right option is anywhere."""
-    for number, scene in enumerate(scene for scene in scenes if _alone(scene, several=True)):
-        group = scene.groups[0]
-        if number % 3 == 0 and group.count == 1:
+    """Which object, which colour, how many, in turn; every number and every place of the answer is as likely."""
+    for number, scene in enumerate(scene for scene in scenes if len(scene.groups) == 1):
+        group = replace(scene.groups[0], count=1 + number // 3 % 3 if number % 3 == 2 else 1)
+        scene = replace(scene, groups=(group,))
+        if number % 3 == 0:
             text, template = "Which object is in the picture?", "a photo of a {option}"
             options, right = _four(group.shape, SHAPES, rng), group.shape
-        elif number % 3 == 1 and group.count == 1:
+        elif number % 3 == 1:
             text, template = f"Which colour is the {group.shape}?", f"a photo of a {{option}} {group.shape}"
             options, right = _four(group.colour, tuple(COLOURS), rng), group.colour
         else:

@@ -123,8 +123,8 @@ def test_a_list_is_read_however_it_is_written(value: object, texts: list[str]) -
 
 @pytest.mark.parametrize(
     "value",
-    [None, "", [], [""], ["a", None], {"a": 1}, "[1, 2", "['a'] * 9", "[__import__('os').getcwd()]", "[" * 5000, [["a"]],
-     True, "[" + "9" * 5000 + "]"],
+    [None, "", [], [""], ["a", None], {"a": 1}, "[1, 2", "['a'] * 9", "[__import__('os').getcwd()]", "[" * 5000,
+     [["a"]], True, "[" + "9" * 5000 + "]"],
 )  # fmt: skip
 def test_what_is_no_list_of_texts_is_a_bad_sample(value: object) -> None:
     with pytest.raises(BadSampleError):

@@ -29,7 +29,7 @@ from trainer.tasks.contract import TaskResult, batched, read_settings, result
 KIND = "hallucination"
 TEMPLATE = "a photo with {a} {object}"
 PROMPT = "Is there {a} {object} in the image?"
-_POPE = re.compile(r"is there an? (.+?) in the ima?ge?\W*$", re.IGNORECASE)
+_POPE = re.compile(r"is there an? (.+?) in the im\w*ge\W*$", re.IGNORECASE)
 Asked = list[tuple[str, bool]]  # objects, and whether they are there
 
 
@@ -47,7 +47,7 @@ def run(folder: str, model: VisionLanguageModel, batch_size: int) -> TaskResult:
     """Accuracy over the questions, with precision, recall and F1 of "yes" and its share.
 
     `pair_accuracy`, where answers come from how well texts fit: the share of pairs of a present and an absent object of
-    the same image in which the present one fits better; chance is 1/2.
+    the same image in which the present one is more of a yes; chance is 1/2.
     """
     settings = read_settings(folder)
     how = settings.get("answer_by", "match")
