@@ -104,9 +104,9 @@ def measure(pool: Pool, recipe: Recipe, engine: Engine, progress: Progress | Non
     return measured
 
 
-def decide(engine: Engine, measured: Measured, recipe: Recipe) -> Selection:
+def decide(engine: Engine, measured: Measured, recipe: Recipe, every_reason: bool = True) -> Selection:
     """Select, and warn of a filter that seems mistaken."""
-    selection = select(engine, measured.tasks, recipe)
+    selection = select(engine, measured.tasks, recipe, every_reason)
     for line in warnings(selection):
         log.warning(line)
     return selection

@@ -56,7 +56,7 @@ def preview(selection: Selection, count: int = EXAMPLES) -> Examples:
     for table in selection.dropped:
         for step in sorted(table.select(STEP).distinct().to_pyarrow()[STEP].to_pylist()):
             mine = table.filter(table[STEP] == step)
-            drawn = mine.order_by([scattered(mine.row), mine.row]).limit(DRAWN)
+            drawn = mine.order_by([mine.reason.isnull(), scattered(mine.row), mine.row]).limit(DRAWN)
             rows = drawn.select("row", "reason", "duplicate_of").to_pyarrow()
             gaps = np.array([gap(reason) for reason in rows["reason"].to_pylist()])
             nearest = np.lexsort((np.arange(len(gaps)), gaps))[:count]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from curate.engines import Engine
+from curate.engines import SCATTERED, Engine, scattered
 from curate.engines.scan import row_counts
 from curate.measure import ERROR, ShardTask
 from curate.recipe import NamedFilter, Recipe
@@ -18,15 +19,20 @@ from filters.contract import VERDICTS, Columns, PoolFilter, RowFilter
 
 __all__ = ["FunnelStep", "Selection", "decide_more", "select", "undecided", "write_selection"]
 UNREADABLE = "unreadable"
+LARGE, SHARE = 1_000_000, 16
+"""Of a pool of more samples than this, one drop in so many gets its reason where not every one is wanted."""
+ENOUGH = 20
+"""Drops of a filter that have one, or else all get theirs."""
 
 
-def select(engine: Engine, tasks: Sequence[ShardTask], recipe: Recipe) -> Selection:
+def select(engine: Engine, tasks: Sequence[ShardTask], recipe: Recipe, every_reason: bool = True) -> Selection:
     """Decide on every sample of measured shards: first whether it could be read, then the recipe's filters.
 
     Filters run in recipe order, each on what the ones before it kept, so the first that drops a sample owns
-    the reason. Consecutive row filters are one pass over the rows.
+    the reason. Consecutive row filters are one pass over the rows. Without `every_reason` most of what a large
+    pool drops gets none: enough for a preview, but such a selection cannot be written.
     """
-    return decide_more(engine, undecided(engine, tasks), every_filter(recipe))
+    return decide_more(engine, undecided(engine, tasks), every_filter(recipe), every_reason)
 
 
 def every_filter(recipe: Recipe) -> list[NamedFilter]:
@@ -39,23 +45,31 @@ def undecided(engine: Engine, tasks: Sequence[ShardTask]) -> Selection:
     return Selection(tasks, int(row_counts(tasks).sum()), engine.samples(tasks))
 
 
-def decide_more(engine: Engine, selection: Selection, filters: Sequence[NamedFilter]) -> Selection:
+def decide_more(
+    engine: Engine, selection: Selection, filters: Sequence[NamedFilter], every_reason: bool = True
+) -> Selection:
     """Run some more filters on who is left."""
+    few = not every_reason and selection.samples > LARGE
+    selection = replace(selection, told=selection.told and not few)
     for stage in _stages(filters):
-        selection = _decide(engine, selection, stage)
+        selection = _decide(engine, selection, stage, few)
     return selection
 
 
-def _decide(engine: Engine, before: Selection, stage: Sequence[NamedFilter]) -> Selection:
+def _decide(engine: Engine, before: Selection, stage: Sequence[NamedFilter], few: bool) -> Selection:
     began = time.perf_counter()
     reads = dict.fromkeys(column for step in stage for column in step.filter.reads)
     first = len(before.funnel)
+    found: ir.Table | pa.Table
     if isinstance(stage[0].filter, PoolFilter):
         found = _pool_verdicts(stage[0], before.alive.table(list(dict.fromkeys(["uid", *reads]))), first)
     else:
         found = _row_verdicts(stage, before.alive.table(list(reads), once=True), first)
-    dropped = engine.keep(found)
-    counts = {row[STEP]: row["n"] for row in _counts(dropped)}
+    dropped = engine.keep(_told(found) if few else found)
+    rows = _counts(dropped)
+    if few and any(row["told"] < min(row["n"], ENOUGH) for row in rows):
+        dropped = engine.keep(found)
+    counts = {row[STEP]: row["n"] for row in rows}
     alive = before.alive.without(dropped) if counts else before.alive
     engine.forget(but=[dropped])
     seconds = (time.perf_counter() - began) / len(stage)
@@ -65,7 +79,7 @@ def _decide(engine: Engine, before: Selection, stage: Sequence[NamedFilter]) -> 
         funnel.append(FunnelStep(step.name, count, lost, count - lost, seconds))
         count -= lost
     tables = (*before.dropped, dropped) if counts else before.dropped
-    return Selection(before.tasks, before.samples, alive, tables, tuple(funnel))
+    return replace(before, alive=alive, dropped=tables, funnel=tuple(funnel))
 
 
 class _Unreadable(RowFilter):
@@ -123,4 +137,12 @@ def _pool_verdicts(step: NamedFilter, rows: ir.Table, number: int) -> ir.Table |
 
 
 def _counts(dropped: ir.Table) -> list[dict]:
-    return dropped.group_by(STEP).agg(n=dropped.count()).to_pyarrow().to_pylist()
+    return dropped.group_by(STEP).agg(n=dropped.count(), told=dropped.reason.count()).to_pyarrow().to_pylist()
+
+
+def _told(found: ir.Table | pa.Table) -> ir.Table | pa.Table:
+    """Verdicts of which one in `SHARE` has its reason: to put a reason into words costs more than to decide."""
+    if isinstance(found, pa.Table):
+        return found
+    reason = ibis.ifelse(scattered(found.row) < SCATTERED // SHARE, found.reason, ibis.null("string"))
+    return found.mutate(reason=reason)

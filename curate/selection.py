@@ -63,6 +63,8 @@ class Selection:
     """In the engine: `row`, `step` (the filter's place in the funnel), `reason` and `duplicate_of` of the dropped
     samples, each in one of the tables, in any order."""
     funnel: tuple[FunnelStep, ...] = ()
+    told: bool = True
+    """Whether every drop has its reason; a preview of a large pool has it of some."""
 
     @property
     def kept(self) -> int:
@@ -75,6 +77,7 @@ def write_selection(selection: Selection, folder: Folder, name: str = "selection
     Raises:
         WorkError: a filter judged a sample twice, or one that is not there.
     """
+    assert selection.told, "a selection without reasons is only for a preview"
     with folder.writing(name) as part, pq.ParquetWriter(part, SELECTION, compression="zstd") as writer:
         pending: list[pa.Table] = []
         waiting = 0

@@ -83,8 +83,8 @@ def sweep_pool(
         folders = tuple(feature.folder for feature in recipe.features)
         if folders not in begun:
             first = every_filter(recipe)[: alike + 1]
-            begun[folders] = decide_more(engine, undecided(engine, measure(recipe)), first)
-        selections.append(decide_more(engine, begun[folders], recipe.filters[alike:]))
+            begun[folders] = decide_more(engine, undecided(engine, measure(recipe)), first, every_reason=False)
+        selections.append(decide_more(engine, begun[folders], recipe.filters[alike:], False))
     return [_swept(value, chosen, selections) for value, chosen in zip(sweep.values, selections, strict=True)]
 
 

@@ -100,7 +100,7 @@ def sweep_recipes(recipe: str | None, changes: tuple[str, ...], sweep: Sweep) ->
 
 def _previewed(pool: Pool, recipe: Recipe, engine: Engine, progress: Report) -> dict[str, Any]:
     measured = measure(pool, recipe, engine, progress)
-    selection = decide(engine, measured, recipe)
+    selection = decide(engine, measured, recipe, every_reason=False)
     return {
         "measure": measured.as_dict(),
         "funnel": [step.as_dict() for step in selection.funnel],

@@ -15,6 +15,7 @@ from curate.measure import ERROR, ShardTask, read_features
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 NAMES = ("local", "spark")
+SCATTERED = 2147483647
 ROW = "row"
 """A sample's place in the pool: its shard's number above, its row in the shard in the lower 32 bits."""
 
@@ -80,8 +81,8 @@ def open_engine(name: str, workers: int | None = None) -> Engine:
 
 
 def scattered(row: Any) -> Any:
-    """A number for a `row`, to draw some by: the same in numpy and in any engine's integers."""
-    return (row % 2147483647) * 1664525 % 2147483647
+    """A number below `SCATTERED` for a `row`, to draw some by: the same in numpy and in any engine's integers."""
+    return (row % SCATTERED) * 1664525 % SCATTERED
 
 
 def numbered_rows(number: int, task: ShardTask, columns: Sequence[str]) -> pa.Table:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from curate import select
 from curate.cli import run
 from curate.preview import gap
 from curate.sweep import split_sweep
@@ -58,6 +59,23 @@ def test_dropped_examples_are_those_nearest_to_the_bound(pool: Path, capsys: pyt
 
 def test_a_dry_run_is_the_same_with_any_number_of_workers(pool: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len({json.dumps(filter_json(pool, capsys, "--dry-run", "--workers", n)["examples"]) for n in "112"}) == 1
+
+
+def test_a_large_pool_shows_the_same_though_few_drops_get_their_reason(
+    pool: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = filter_json(pool, capsys, "--dry-run")
+    monkeypatch.setattr(select, "LARGE", 0)
+    large = filter_json(pool, capsys, "--dry-run")
+    assert large["examples"] == whole["examples"]  # none of these filters drops many, so all drops got theirs
+    monkeypatch.setattr(select, "SHARE", 3)
+    monkeypatch.setattr(select, "ENOUGH", 2)
+    some = filter_json(pool, capsys, "--dry-run")
+    assert [step["dropped"] for step in some["funnel"]] == [step["dropped"] for step in whole["funnel"]]
+    assert {name: len(shown) for name, shown in some["examples"]["dropped"].items()} == {
+        name: len(shown) for name, shown in whole["examples"]["dropped"].items()
+    }
+    assert sum(s["reason"] is not None for s in some["examples"]["dropped"]["score"]) >= 2
 
 
 def test_a_dry_run_reads_as_text(pool: Path, capsys: pytest.CaptureFixture[str]) -> None:
