@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import tempfile
@@ -16,6 +17,8 @@ import torch
 from trainer.scales import Scale
 
 Tokenizer = Callable[[list[str]], torch.Tensor]
+CLIP_VOCABULARY = 49408
+_BYTES = 512  # its first tokens: every byte, inside a word and at its end
 
 
 @contextmanager
@@ -29,8 +32,8 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def open_clip_config(scale: Scale) -> dict[str, Any]:
-    """What open_clip reads from `open_clip_config.json`: the model and the preprocessing.
+def model_config(scale: Scale) -> dict[str, Any]:
+    """The config of the scale's model as open_clip reads it, to be changed freely.
 
     Raises:
         ValueError: open_clip has no model of that name.
@@ -42,13 +45,26 @@ def open_clip_config(scale: Scale) -> dict[str, Any]:
     else:
         model = json.loads(json.dumps(dict(scale.model)))
     model["vision_cfg"]["image_size"] = scale.image_size
-    preprocess = {
+    return model
+
+
+def open_clip_preprocessing(scale: Scale) -> dict[str, Any]:
+    """How an image becomes pixels, as open_clip reads it."""
+    return {
         "mean": list(scale.mean),
         "std": list(scale.std),
         "interpolation": "bicubic",
         "resize_mode": scale.resize_mode,
     }
-    return {"model_cfg": model, "preprocess_cfg": preprocess}
+
+
+def open_clip_config(scale: Scale) -> dict[str, Any]:
+    """What open_clip reads from `open_clip_config.json`: the model and the preprocessing.
+
+    Raises:
+        ValueError: open_clip has no model of that name.
+    """
+    return {"model_cfg": model_config(scale), "preprocess_cfg": open_clip_preprocessing(scale)}
 
 
 def build_model(scale: Scale, seed: int, device: torch.device) -> torch.nn.Module:
@@ -71,9 +87,36 @@ def build_model(scale: Scale, seed: int, device: torch.device) -> torch.nn.Modul
 
 
 def build_tokenizer(scale: Scale) -> Tokenizer:
-    """The scale's tokenizer: list of N captions -> int64 (N, context length), zeros after the end token."""
-    text = open_clip_config(scale)["model_cfg"]["text_cfg"]
-    return open_clip.SimpleTokenizer(context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {}))
+    """The scale's tokenizer: list of N captions -> int64 (N, context length), zeros after the end token.
+
+    A vocabulary smaller than CLIP's is CLIP's most frequent merges.
+
+    Raises:
+        ValueError: the model has a tokenizer of Hugging Face's, or a vocabulary that is too small.
+    """
+    text = model_config(scale)["text_cfg"]
+    if "hf_tokenizer_name" in text:
+        raise ValueError(f"scale {scale.name!r}: {scale.model!r} has a tokenizer that is not CLIP's")
+    options = {"context_length": text.get("context_length", 77), **text.get("tokenizer_kwargs", {})}
+    if text.get("vocab_size", CLIP_VOCABULARY) == CLIP_VOCABULARY:
+        return open_clip.SimpleTokenizer(**options)
+    with tempfile.NamedTemporaryFile(suffix=".gz") as file:
+        file.write(merges(text["vocab_size"]))
+        file.flush()
+        return open_clip.SimpleTokenizer(bpe_path=file.name, **options)
+
+
+def merges(vocabulary: int) -> bytes:
+    """The file of merges with which `open_clip.SimpleTokenizer` has a vocabulary of that size.
+
+    Raises:
+        ValueError: it is less than the bytes and the two special tokens.
+    """
+    if not _BYTES + 2 < vocabulary <= CLIP_VOCABULARY:
+        raise ValueError(f"scale: vocab_size {vocabulary} is not in {_BYTES + 3}..{CLIP_VOCABULARY}")
+    with gzip.open(open_clip.tokenizer.default_bpe(), "rt", encoding="utf-8") as file:
+        lines = [next(file) for _ in range(1 + vocabulary - _BYTES - 2)]  # the first one names the version
+    return gzip.compress("".join(lines).rstrip("\n").encode(), mtime=0)
 
 
 def cut_padding(model: torch.nn.Module) -> None:
@@ -83,6 +126,8 @@ def cut_padding(model: torch.nn.Module) -> None:
     """
     text = getattr(model, "text", None)
     if not isinstance(text, open_clip.model.TextTransformer) or text.attn_mask is None or text.pool_type != "argmax":
+        return
+    if text.cls_emb is not None:  # its place is after the padding
         return
     mask = text.attn_mask
     del text.attn_mask  # a plain attribute from here on: DDP would insist on equal buffers

@@ -28,7 +28,7 @@ def show_progress(steps: int, samples_seen: int) -> Iterator[Progress]:
         task = bar.add_task("", total=samples_seen)
 
         def update(record: dict[str, Any]) -> None:
-            text = f"loss {record['loss']:.3f}  {record['samples_per_second']:.0f}/s"
+            text = f"loss {record['loss']:.3f}  {record['samples_per_second']:.0f}/s{_mfu(record)}"
             bar.update(task, completed=record["samples_seen"], description=text)
 
         yield update
@@ -43,10 +43,15 @@ class _LogLines:
             return
         self.last = record["seconds"]
         log.info(
-            "step %d of %d: loss %.3f, %.0f samples/s, %.0f %% waiting for data",
+            "step %d of %d: loss %.3f, %.0f samples/s%s, %.0f %% waiting for data",
             record["step"],
             self.steps,
             record["loss"],
             record["samples_per_second"],
+            _mfu(record),
             100 * record["data_wait"],
         )
+
+
+def _mfu(record: dict[str, Any]) -> str:
+    return "" if record["mfu"] is None else f", {100 * record['mfu']:.0f} % MFU"

@@ -6,12 +6,14 @@ import dataclasses
 import json
 import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from trainer.data import DataReport
+from trainer.family import DEFAULT, get_family
 from trainer.progress import Progress
 from trainer.scales import Scale
 
@@ -38,6 +40,8 @@ class TrainResult:
     device: str
     precision: str  # fp32 where the device has no bf16
     versions: dict[str, str]
+    flops_per_sample: float | None = None  # forward and backward, less what is computed again to save memory
+    mfu: float | None = None  # share of the devices' peak that this reached, 0..1; None where the peak is not known
 
     @property
     def checkpoint(self) -> Path:
@@ -65,7 +69,7 @@ def check_request(folder: Path, request: dict[str, Any]) -> None:
     path = folder / "request.json"
     if not path.is_file():
         return
-    asked, held = _flatten(json.loads(json.dumps(request))), _flatten(json.loads(path.read_text()))
+    asked, held = _flatten(json.loads(json.dumps(request))), _flatten(_completed(json.loads(path.read_text())))
     differing = sorted(k for k in asked.keys() | held.keys() if asked.get(k) != held.get(k))
     if differing:
         changes = ", ".join(f"{k} ({_short(held.get(k))} there, {_short(asked.get(k))} now)" for k in differing)
@@ -128,20 +132,22 @@ class Metrics:
         lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
         path.write_text("".join(line for line in lines if json.loads(line)["step"] <= totals.step))
 
-    def note(self, loss: float, lr: float, **more: float) -> None:
-        """Takes what the step just made has given; `more` goes into the record as it is."""
+    def note(self, loss: float, lr: float, mfu: Callable[[float], float | None], **more: float) -> None:
+        """Takes what the step just made has given; `mfu` is of samples per second; `more` is recorded as it is."""
         totals, before, scale = self.totals, self.before, self.scale
         if totals.step > last_tenth(scale.steps):
             totals.last_tenth_loss += loss
         if totals.step % scale.log_steps and totals.step != scale.steps:
             return
         seconds = totals.training_seconds - before.training_seconds
+        rate = (totals.step - before.step) * scale.batch_size / seconds
         record = {
             "step": totals.step,
             "samples_seen": totals.step * scale.batch_size,
             "loss": loss,
             "lr": lr,
-            "samples_per_second": round((totals.step - before.step) * scale.batch_size / seconds, 1),
+            "samples_per_second": round(rate, 1),
+            "mfu": mfu(rate),
             "data_wait": round((totals.waiting_seconds - before.waiting_seconds) / seconds, 4),
             **more,
             "seconds": round(totals.training_seconds, 2),
@@ -162,6 +168,15 @@ def write_json(path: Path, value: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n")
     partial.replace(path)
+
+
+def _completed(request: dict[str, Any]) -> dict[str, Any]:
+    """The request of an earlier version, with the fields and options that there were not, as they are by default."""
+    try:
+        scale, family = Scale(**request["scale"]), get_family(request.get("family", DEFAULT))
+    except (TypeError, ValueError):
+        return request
+    return request | json.loads(json.dumps({"scale": scale.as_dict(), "family": family.as_dict()}))
 
 
 def _flatten(value: Any, name: str = "") -> dict[str, Any]:

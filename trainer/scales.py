@@ -29,6 +29,7 @@ class Scale:
     beta2: float = 0.98
     eps: float = 1e-6
     precision: Literal["fp32", "bf16"] = "bf16"  # bf16: autocast over fp32 weights, where the device has it
+    accumulate: int = 1  # micro-batches that a process cuts its part of a batch into: less memory, same gradient
     grad_checkpointing: bool = False  # less memory, more time, same result
     compile: bool = False  # torch.compile, on a GPU only
     augment: Literal["none", "shift", "crop"] = "crop"  # shift: up to 1/8 of the side; crop: 90-100 % of the area
@@ -43,7 +44,7 @@ class Scale:
     save_steps: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("samples_seen", "batch_size", "image_size", "log_steps", "save_steps"):
+        for name in ("samples_seen", "batch_size", "image_size", "accumulate", "log_steps", "save_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"scale {self.name!r}: {name} must be at least 1, got {getattr(self, name)}")
         if self.samples_seen < self.batch_size:

@@ -18,11 +18,13 @@ from trainer.checkpoint import load_state, save_checkpoint, save_state
 from trainer.data import CachedData, DataReport, StreamedData, open_data
 from trainer.distributed import World, has_bf16, open_world
 from trainer.family import DEFAULT, Family, Outputs, get_family
+from trainer.mfu import flops_per_sample, peak_flops
 from trainer.model import normalise, parameter_groups
 from trainer.progress import Progress, show_progress
 from trainer.run import Metrics, Totals, TrainResult
 from trainer.scales import Scale, get_scale
 from trainer.shards import fingerprint, list_shards
+from trainer.step import backward, random_state, set_random_state
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +69,9 @@ def train(
     urls, folder = list_shards(str(shards)), Path(out)
     request = {"family": family.as_dict(), "scale": scale.as_dict(), "seed": seed, "data": fingerprint(urls)}
     with open_world(device) as world:
-        if scale.batch_size % world.size:
-            raise ValueError(f"scale: batch_size {scale.batch_size} does not divide by {world.size} processes")
+        if scale.batch_size % (world.size * scale.accumulate):
+            by = f"{world.size} processes" + (f" x {scale.accumulate} parts" if scale.accumulate > 1 else "")
+            raise ValueError(f"scale: batch_size {scale.batch_size} does not divide by {by}")
         run.check_request(folder, request)
         if resume and (finished := run.read_result(folder)):
             return finished
@@ -94,6 +97,7 @@ class Training:
     def __init__(self, family: Family, scale: Scale, seed: int, shards: list[str], world: World):
         self.family, self.scale, self.seed, self.world = family, scale, seed, world
         self.totals, self.ticked = Totals(), time.perf_counter()
+        self.flops = 0.0  # per sample; counted at the first step
         self.precision = "bf16" if scale.precision == "bf16" and has_bf16(world.device) else "fp32"
         self.data: CachedData | StreamedData = open_data(shards, scale, family.tokenizer(scale), family.text)
         self.model: Any = family.build(scale, seed, world.device)
@@ -115,11 +119,11 @@ class Training:
             lr = learning_rate(totals.step, scale) * self.family.before_step(self.model, totals.step, scale.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            with bf16:
-                outputs = model(images, tokens)
-            loss = self.family.loss(outputs, tokens, self.world)
+            if metrics and not self.flops:
+                self.flops = flops_per_sample(self.model, self.family, images, tokens, bf16)
+                self._tick()
             self.optimizer.zero_grad()
-            loss.backward()
+            loss, outputs = backward(model, self.family, images, tokens, self.world, scale.accumulate, bf16)
             self.optimizer.step()
             with torch.no_grad():
                 self.family.after_step(self.model)
@@ -128,7 +132,7 @@ class Training:
                 raise FloatingPointError(f"the loss is {value} at step {totals.step}: try a lower learning rate")
             totals.training_seconds += self._tick()
             if metrics:
-                metrics.note(value, lr, **scalars(outputs))
+                metrics.note(value, lr, self.mfu, **scalars(outputs))
                 if totals.step % scale.save_steps == 0 and totals.step < scale.steps:
                     self.save(folder / "state.pt")
 
@@ -142,9 +146,16 @@ class Training:
             save_checkpoint(self.model, self.family, self.scale, folder / "checkpoint")
             self._tick()
             how: dict[str, Any] = {"device": str(self.world.device), "precision": self.precision}
+            rate = self.scale.steps * self.scale.batch_size / self.totals.training_seconds
+            how |= {"flops_per_sample": self.flops, "mfu": self.mfu(rate)}
             result = run.make_result(folder, request, self.scale, self.totals, report, how)
             run.write_result(result)
         return self.world.gather(result)[0]
+
+    def mfu(self, samples_per_second: float) -> float | None:
+        """The share of all devices' peak that is reached, 0..1; None where the peak is not known."""
+        peak = peak_flops(self.world.device, self.precision)
+        return round(self.flops * samples_per_second / (peak * self.world.size), 4) if peak else None
 
     def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Images (B, 3, S, S) and tokens (B, L) on the device, timing how long each batch is waited for."""
@@ -170,8 +181,8 @@ class Training:
         if self.scale.compile and self.world.device.type == "cuda":
             model = torch.compile(model)
         if self.world.size > 1:
-            staged = self.family.staged  # a graph that changes is searched for what it leaves out
-            model = DistributedDataParallel(model, static_graph=not staged, find_unused_parameters=staged)
+            changes = self.family.staged or self.scale.accumulate > 1  # such a graph is searched for what it leaves out
+            model = DistributedDataParallel(model, static_graph=not changes, find_unused_parameters=changes)
         return model
 
     def save(self, path: Path) -> None:
@@ -179,8 +190,8 @@ class Training:
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
             "totals": dataclasses.asdict(self.totals),
+            **random_state(self.world.device),
         }
         save_state(path, state)
 
@@ -191,7 +202,7 @@ class Training:
         state = load_state(path)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
+        set_random_state(state, self.world.device)
         self.totals = Totals(**state["totals"])
         log.info("resuming at step %d of %d", self.totals.step, self.scale.steps)
 

@@ -53,7 +53,7 @@ def test_a_trained_checkpoint_is_found_in_its_out_and_says_how_to_preprocess(
     config = json.loads((result.checkpoint / "open_clip_config.json").read_text())
     assert config["preprocess_cfg"]["resize_mode"] == "squash"
     assert config["model_cfg"]["vision_cfg"]["image_size"] == 32
-    assert json.loads((result.checkpoint / "family.json").read_text()) == {"name": "clip"}
+    assert json.loads((result.checkpoint / "family.json").read_text()) == {"name": "clip", "hard_negatives": False}
     model = load_checkpoint(tmp_path / "out")
     image = model.preprocess(Image.new("RGB", (70, 50)))
     assert image.shape == (3, 32, 32)
