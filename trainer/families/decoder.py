@@ -104,8 +104,8 @@ class EarlyFusion(nn.Module):
         self.positions = nn.Parameter(torch.empty(self.seen + size["context"], size["width"]))
         self.blocks = nn.ModuleList(Block(size["width"], size["heads"]) for _ in range(size["layers"]))
         self.norm = nn.LayerNorm(size["width"])
-        nn.init.normal_(self.embedding.weight, std=0.02)
-        nn.init.normal_(self.positions, std=0.02)
+        nn.init.normal_(self.embedding.weight, std=size["width"] ** -0.5)
+        nn.init.normal_(self.positions, std=0.5)  # next to patches of about 1, or nothing could be told by its place
         for name, weight in self.blocks.named_parameters():
             if name.endswith(("out.weight", "mlp.2.weight")):  # less, the more of them add to the stream
                 nn.init.normal_(weight, std=0.02 / (2 * size["layers"]) ** 0.5)
@@ -114,7 +114,7 @@ class EarlyFusion(nn.Module):
         """`logits` (B, L - 1, V): what follows each token but the last of the longest text."""
         if not torch.compiler.is_compiling():
             tokens = cut(tokens)
-        said = self.embedding(tokens[:, :-1].clamp(min=0))
+        said = self.hear(tokens[:, :-1].clamp(min=0))
         sequence = torch.cat([self.see(with_blanks(images) if self.training else images), said], dim=1)
         x = sequence + self.positions[: sequence.shape[1]]
         for block in self.blocks:
@@ -125,7 +125,12 @@ class EarlyFusion(nn.Module):
         """Images (B, 3, S, S) as patches (B, P, width), row by row from the top left."""
         return self.patches(functional.unfold(images, self.patch, stride=self.patch).transpose(1, 2))
 
+    def hear(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, L) as (B, L, width), of the size of patches."""
+        return self.embedding(tokens) * self.embedding.embedding_dim**0.5
+
     def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """What follows each place of the last block's (B, L, width): (B, L, V)."""
         return functional.linear(self.norm(x), self.embedding.weight)
 
     def go_on(self, x: torch.Tensor, cache: Cache) -> torch.Tensor:
@@ -186,7 +191,7 @@ class DecoderModel(GenerativeModel):
         return [(k.repeat_interleave(times, 0), v.repeat_interleave(times, 0)) for k, v in cache]
 
     def say(self, tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
-        return self.network.logits(self.network.go_on(self.network.embedding(tokens), cache))
+        return self.network.logits(self.network.go_on(self.network.hear(tokens), cache))
 
     @torch.inference_mode()
     def ground(self, images: torch.Tensor, phrases: Sequence[str]) -> torch.Tensor:
