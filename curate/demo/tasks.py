@@ -40,7 +40,8 @@ def demo_tasks(items: int = 300, *, seed: int = 0, site_seed: int = 0, site_samp
 
     Args:
         seed: tasks of another seed share no scene.
-        site_seed, site_samples: of the mini-web that models were trained on: whether they remember its clean pairs.
+        site_seed, site_samples: of the mini-web that models were trained on: whether they remember its clean pairs, of
+            which a small one has fewer than `items`.
     """
 
     def task(name: str, settings: Fields, make: Maker) -> None:
@@ -60,7 +61,7 @@ def demo_tasks(items: int = 300, *, seed: int = 0, site_seed: int = 0, site_samp
     task("where", {"kind": "grounding"}, _where)
     task("is-there", {"kind": "hallucination", "template": "a photo of {a} {object}"}, _is_there)
     task("objects-named", {"kind": "caption_hallucination", "objects": {shape: [] for shape in SHAPES}}, _objects)
-    parts = {"train": _pairs(site_seed, site_samples), "test": _pairs(_SEEDS + seed, items * 2)}
+    parts = {"train": _pairs(site_seed, site_samples), "test": _pairs(2 * _SEEDS + seed, items * 2 + 10)}
     parts = {name: islice(pairs, items) for name, pairs in parts.items()}
     return [*tasks, DemoTask("remembered", {"kind": "memorisation"}, parts)]
 
