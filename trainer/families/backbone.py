@@ -72,8 +72,9 @@ class Backbone(Family):
     def __post_init__(self) -> None:
         if self.unfreeze not in UNFREEZE:
             raise ValueError(f"family: backbone: unfreeze must be one of {', '.join(UNFREEZE)}, not {self.unfreeze!r}")
-        if not (self.stage0 >= 0 and self.stage1 >= 0 and self.stage0 + self.stage1 <= 1):
-            raise ValueError("family: backbone: stage0 and stage1 are shares of the steps, together 1 at most")
+        shares = (0.0 if self.language_model else self.stage0, self.stage1)
+        if min(shares) < 0 or sum(shares) > 1:
+            raise ValueError("family: backbone: stage0 and stage1 are shares of the steps, together at most 1")
 
     def configure(self, scale: Scale) -> Scale:
         """The scale's sizes; the images as the tower's preprocessing wants them."""
