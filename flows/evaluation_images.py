@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import fsspec
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curate.errors import RequestError
+from curate.shards import split_key
 from curate.storage import Folder
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
@@ -41,12 +42,15 @@ def image_shards(task: str, out: Folder) -> str:
         RequestError: the task has no image.
     """
     fs, root = fsspec.url_to_fs(task.rstrip("/"))
+    shards = list[str]()
     for folder in (f"{root}/test", root):
-        if fs.glob(f"{folder}/*.tar"):
-            return fs.unstrip_protocol(folder) if "://" in task else folder
+        if shards := sorted(fs.glob(f"{folder}/*.tar")):
+            if all(_one_image_each(fs, shard) for shard in shards):
+                return fs.unstrip_protocol(folder) if "://" in task else folder
+            break
     mark = task_fingerprint(task)
     if not (out.exists(MARK) and out.read_bytes(MARK).decode() == mark):
-        images = _loose_images(fs, root)
+        images = _tar_images(fs, shards) if shards else _loose_images(fs, root)
         first = next(images, None)
         if first is None:
             raise RequestError(f"tasks: {task} has no images, so that no arm can be kept clear of them")
@@ -62,6 +66,24 @@ def image_shards(task: str, out: Folder) -> str:
 def _chained(first: tuple[str, bytes], rest: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
     yield first
     yield from rest
+
+
+def _one_image_each(fs: fsspec.AbstractFileSystem, shard: str) -> bool:
+    """Whether no sample of the shard has several images, of which a pool's reader sees only one."""
+    try:
+        with fs.open(shard, "rb") as file, tarfile.open(fileobj=file) as tar:
+            images = [split_key(name)[0] for name in tar.getnames() if name.lower().endswith(IMAGES)]
+    except tarfile.TarError:
+        return True  # what is wrong with a shard is for its reader to say
+    return len(images) == len(set(images))
+
+
+def _tar_images(fs: fsspec.AbstractFileSystem, shards: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    for shard in shards:
+        with fs.open(shard, "rb") as file, tarfile.open(fileobj=file) as tar:
+            for member in tar:
+                if member.isfile() and member.name.lower().endswith(IMAGES) and (content := tar.extractfile(member)):
+                    yield Path(member.name).suffix.lower(), content.read()
 
 
 def _loose_images(fs: fsspec.AbstractFileSystem, root: str) -> Iterator[tuple[str, bytes]]:
