@@ -74,7 +74,11 @@ def test_the_lines_of_pope(tmp_path: Path) -> None:
     ]
     wrong = [lines[0] | {"label": "maybe"}, lines[0] | {"text": "How many cats?"}]
     folder = write_jsonl(tmp_path, {"kind": "hallucination"}, [*lines, *wrong])
-    done = run_task(str(folder), Scripted(lambda n, text: float(text.split()[-1] in THERE[n])), 4)
+    model, seen = Scripted(lambda n, text: float(text.split()[-1] in THERE[n])), list[int]()
+    match = model.match
+    model.match = lambda images, texts: (seen.append(len(images)), match(images, texts))[1]  # type: ignore[method-assign,func-returns-value]
+    done = run_task(str(folder), model, 4)
+    assert sum(seen) == 3  # each image is looked at once
     assert (done.items, done.metrics["pair_accuracy"]) == (9, 1)
     assert done.skipped == {"no label": 1, "no object": 1}
 

@@ -99,10 +99,14 @@ def _by_match(
 ) -> Answers:
     items = list[tuple[str, str, Asked]]()
     images = list[torch.Tensor]()
+    rows = dict[str, int]()  # of the scores, by image: POPE asks about each image in several lines
     for batch in batched(prepared(folder, lambda item: _prepare(item, model), skipped), batch_size):
         items += [(key, digest, asked) for key, (_, digest, asked) in batch]
-        stacked = torch.stack([image for _, (image, _, _) in batch])
-        images.append(model.embed_images(stacked.to(model.device)) if model.embeds else stacked)
+        fresh = {digest: image for _, (image, digest, _) in batch if digest not in rows}
+        if fresh:
+            rows |= {digest: len(rows) + n for n, digest in enumerate(fresh)}
+            stacked = torch.stack(list(fresh.values()))
+            images.append(model.embed_images(stacked.to(model.device)) if model.embeds else stacked)
     if not items:
         return Answers([], np.empty(0), np.empty(0), {})
     objects = sorted({thing for _, _, asked in items for thing, _ in asked})
@@ -114,10 +118,10 @@ def _by_match(
     scores = fits.double().cpu().numpy()
     residual = scores - scores.mean(axis=0) - scores.mean(axis=1, keepdims=True) + scores.mean()
     place = {thing: n for n, thing in enumerate(objects)}
-    flat = [(row, place[thing], there) for row, (_, _, asked) in enumerate(items) for thing, there in asked]
-    rows, columns, true = (np.array(column) for column in zip(*flat, strict=True))
+    flat = [(rows[digest], place[thing], there) for _, digest, asked in items for thing, there in asked]
+    chosen, columns, true = (np.array(column) for column in zip(*flat, strict=True))
     keys = [f"{key}/{thing}" for key, _, asked in items for thing, _ in asked]
-    values = residual[rows, columns]
+    values = residual[chosen, columns]
     pairs = pair_accuracy([digest for _, digest, asked in items for _ in asked], true, values)
     return Answers(keys, true, values > 1e-12, pairs)
 
