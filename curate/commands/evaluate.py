@@ -16,17 +16,27 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @click.argument("checkpoint", type=click.Path())
-@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
+@click.argument("tasks", nargs=-1, metavar="TASK...")
+@click.option("--tasks", "first", multiple=True, metavar="TASK...", help="The same as naming them after CHECKPOINT.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Also write the results, with every item.")
 @click.option("--device", help="cpu, cuda, ...  [default: the GPU if there is one]")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON, without the items.")
-def command(checkpoint: str, tasks: tuple[str, ...], output: str | None, device: str | None, as_json: bool) -> None:
+def command(
+    checkpoint: str,
+    tasks: tuple[str, ...],
+    first: tuple[str, ...],
+    output: str | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
     """Evaluate CHECKPOINT, a checkpoint folder or the OUT of `curate train`, on each TASK folder.
 
     What a folder must hold is in docs/evaluation.md.
     """
     from trainer.evaluate import evaluate
 
+    if not (tasks := (*first, *tasks)):
+        raise click.UsageError("Missing argument 'TASK...'.")
     try:
         results = evaluate(checkpoint, tasks, output=output, device=device)
     except ValueError as wrong:
