@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from prefect import flow, task
+from prefect import flow
 from prefect.artifacts import create_link_artifact, create_table_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.states import State
 
 from curate.curation import MANIFEST, REPORT, curate_pool
+from curate.drift import Bounds
 from curate.engines import open_engine
-from curate.errors import RequestError
 from curate.pool import open_pool
 from curate.recipe import load_recipe
 from curate.storage import Folder
 from curate.write import SAMPLES_PER_SHARD
+from flows.notify import tell_of_failure
+from flows.stages import alone, dated, run_as_task, staged
+from flows.watch import watch_drift
 
-RETRY_SECONDS = (5.0, 30.0)
-T = TypeVar("T")
+__all__ = ["curation", "publish", "run_as_task"]
 
 
-@flow(name="curation")
+@flow(name="curation", on_failure=[tell_of_failure], on_crashed=[tell_of_failure])
 def curation(
     pool: str,
     out: str,
@@ -34,53 +34,40 @@ def curation(
     cache: str | None = None,
     samples_per_shard: int = SAMPLES_PER_SHARD,
     overwrite: bool = False,
+    history: str | None = None,
+    drift: Bounds | None = None,
+    stage_timeout: float | None = None,
 ) -> dict[str, Any]:
-    """Curate the pool into a dataset at `out` and return its manifest, as `curate filter` does."""
+    """Curate the pool into a dataset at `out` and return its manifest, as `curate filter` does.
+
+    Args:
+        pool, out, cache: folders or URLs; `{date}` and `{time}` in them are those that the run was scheduled for.
+        history: folder of earlier runs to compare with, and to add this one to; none: nothing is compared.
+        drift: from where on a difference is an alarm.
+        stage_timeout: seconds that each try of a stage may take.
+    """
+    pool, out, cache = dated(pool), dated(out), dated(cache) if cache else None
     target = Folder(out)
-    running = open_engine(engine, workers)
+    running, stage = open_engine(engine, workers), staged(stage_timeout)
     source, asked = open_pool(pool, cache), load_recipe(recipe, tuple(changes))
     try:
-        if any(feature.name == "bootstrap" for feature in asked.features):
-            from flows.bootstrap import with_scorer  # loads torch
+        with alone(out):
+            if any(feature.name == "bootstrap" for feature in asked.features):
+                from flows.bootstrap import with_scorer  # loads torch
 
-            chosen = run_as_task("scorer", lambda: with_scorer(asked, source, running))
-        else:
-            chosen = asked
-        manifest = curate_pool(
-            source,
-            chosen,
-            target,
-            running,
-            samples_per_shard=samples_per_shard,
-            overwrite=overwrite,
-            stage=run_as_task,
-        )
+                chosen = stage("scorer", lambda: with_scorer(asked, source, running))
+            else:
+                chosen = asked
+            manifest = curate_pool(
+                source, chosen, target, running, samples_per_shard=samples_per_shard, overwrite=overwrite, stage=stage
+            )
     finally:
         running.close()
     publish(target, manifest)
+    if history is not None:
+        past = Folder(history)
+        stage("drift", lambda: watch_drift(past, manifest, target, source, drift))
     return manifest
-
-
-def run_as_task(name: str, work: Callable[[], T]) -> T:
-    """Run a stage as a task with retries.
-
-    Stages keep what they finished on disk, so a retry goes on from there and Prefect has nothing to cache.
-    """
-    delays: list[float] = [*RETRY_SECONDS]
-    staged = task(
-        name=name,
-        retries=len(delays),
-        retry_delay_seconds=delays,
-        retry_condition_fn=_may_pass,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-    )
-    return staged(work)()
-
-
-def _may_pass(_task: Any, _run: Any, state: State[Any]) -> bool:
-    """A wrong request is wrong the next time too."""
-    return not isinstance(state.result(raise_on_failure=False), RequestError)
 
 
 def publish(out: Folder, manifest: dict[str, Any]) -> None:

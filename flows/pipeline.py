@@ -1,0 +1,74 @@
+"""The whole as one Prefect flow: acquire, curate, and prove by training where an experiment is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import flow
+
+from curate.drift import Bounds
+from curate.storage import Folder
+from flows.acquire import POOL, acquire
+from flows.curation import curation
+from flows.experiment import load_experiment
+from flows.notify import tell_of_failure
+from flows.stages import dated, run_as_task
+from flows.watch import watch_accuracy
+
+DATASET, ABLATION, EXPERIMENT = "dataset", "ablation", "experiment.yaml"
+
+
+@flow(name="pipeline", on_failure=[tell_of_failure], on_crashed=[tell_of_failure])
+def pipeline(
+    sources: Sequence[str],
+    folder: str,
+    recipe: str | None = None,
+    changes: Sequence[str] = (),
+    experiment: str | None = None,
+    crawling: dict[str, Any] | None = None,
+    downloading: dict[str, Any] | None = None,
+    allow_private: bool = False,
+    engine: str = "local",
+    workers: int | None = None,
+    history: str | None = None,
+    drift: Bounds | None = None,
+    stage_timeout: float | None = None,
+) -> dict[str, Any]:
+    """Acquire into `folder`, curate its pool into `folder/dataset`, and run an experiment on the pool, if one is given.
+
+    Args:
+        folder: a local folder; `{date}` and `{time}` in it are those that the run was scheduled for.
+        experiment: a file as `curate ablate` takes it; its `pool` becomes the one acquired.
+        history: folder of earlier runs, for drift and the trend of accuracies.
+        stage_timeout: seconds that each try of a stage of acquisition and curation may take.
+
+    Returns:
+        What `acquire` and `curation` return, and of the experiment its verdicts and where its report is.
+    """
+    target = dated(folder)
+    if experiment is not None:
+        load_experiment(experiment)  # a wrong one should not have to wait for a crawl
+    acquired = acquire(sources, target, crawling, downloading, allow_private, stage_timeout)
+    manifest = curation(
+        pool=f"{target}/{POOL}", out=f"{target}/{DATASET}", recipe=recipe, changes=changes, engine=engine,
+        workers=workers, overwrite=True, history=history, drift=drift, stage_timeout=stage_timeout,
+    )  # fmt: skip
+    found: dict[str, Any] = {"acquire": acquired, "manifest": manifest}
+    if experiment is not None:
+        found["ablation"] = _prove(experiment, target, engine, workers, history)
+    return found
+
+
+def _prove(experiment: str, folder: str, engine: str, workers: int | None, history: str | None) -> dict[str, Any]:
+    from flows.ablation import REPORT, ablation  # loads torch
+
+    asked = load_experiment(experiment).model_copy(update={"pool": f"{folder}/{POOL}", "cache": None})
+    file, out = Path(folder) / EXPERIMENT, f"{folder}/{ABLATION}"
+    file.write_text(yaml.safe_dump(asked.model_dump(mode="json"), sort_keys=False))
+    result = ablation(experiment=str(file), out=out, engine=engine, workers=workers)
+    if history is not None:
+        run_as_task("accuracy", lambda: watch_accuracy(Folder(history), out, result))
+    return {"verdicts": result["verdicts"], "report": f"{out}/{REPORT}"}
