@@ -61,7 +61,7 @@ def command(
 
 
 def _shown(result: TaskResult, metric: str, value: float) -> str:
-    """A share as a percentage, any other number as it is."""
+    """A share as a percentage, any other number and a count as they are."""
     if metric not in result.numbers:
         return f"{value:.1%}"
-    return f"{value:.0f}" if value.is_integer() and value > 1 else f"{value:.3f}"
+    return str(value) if isinstance(value, int) else f"{value:.3f}"

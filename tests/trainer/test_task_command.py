@@ -27,7 +27,9 @@ def test_what_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     tasks = [str(folder / name) for name in ("captions", "boxes", "remembered")]
     assert run(["evaluate", "checkpoint", "--tasks", *tasks]) == 0
     captions, skipped, boxes, remembered = capsys.readouterr().out.splitlines()
-    assert captions.startswith("captions: cider 10 (95 % interval 10 to 10), rouge_l 100.0%, bleu_4 100.0%, ")
+    assert captions.startswith(
+        "captions: cider 10.000 (95 % interval 10.000 to 10.000), rouge_l 100.0%, bleu_4 100.0%, "
+    )
     assert skipped == "  skipped 1: no image"
     assert boxes.startswith(
         "boxes: iou_0.5 100.0% (95 % interval 34.2% to 100.0%), mean_iou 0.750, named 100.0%, 2 items"

@@ -50,7 +50,7 @@ def run(folder: str, model: VisionLanguageModel, batch_size: int) -> TaskResult:
         raise ValueError(f"task: {folder} needs trained and held-out pairs, and has {len(trained_fits)} and "
                          f"{len(held_out_fits)} (skipped: {dict(skipped)})")  # fmt: skip
     above, interval = area(np.array(trained_fits), np.array(held_out_fits))
-    more = {"held_out_pairs": float(len(held_out_fits))}
+    more = {"held_out_pairs": len(held_out_fits)}
     return result(folder, KIND, "auc", keys, above, skipped, more, interval=interval, numbers=["auc", "held_out_pairs"])
 
 
