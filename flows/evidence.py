@@ -47,6 +47,9 @@ def describe(experiment: Experiment, arms: Sequence[Decided], found: Found, budg
         _comparison(a, b, filter, result, content[a] == content[b], experiment)
         for (a, b, filter), result in zip(pairs, results, strict=True)
     ]
+    comparisons.sort(
+        key=lambda one: (one["filter"] is None, -one["difference"])
+    )  # filters first, the best of them first
     return {
         "tasks": {task: one.metric for task, one in found[arms[0].arm.name, most][0].evaluation.items()},
         "baseline": experiment.compared_with,
@@ -72,7 +75,7 @@ def compared_arms(experiment: Experiment, arms: Sequence[Decided]) -> list[tuple
             pairs.append((NO_FILTER, BASE, None))
         if arm.role == "arm" and (control := random_control(decided.kept, randoms)) and _held(experiment, arm):
             pairs.append((control, arm.name, None))
-    return sorted(pairs, key=lambda pair: pair[2] is None)  # what is said of the filters comes first
+    return pairs
 
 
 def _held(experiment: Experiment, arm: Arm) -> bool:
