@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +89,14 @@ def test_a_stage_changes_only_what_it_trains(
 
 def test_what_is_fresh_learns_in_its_turn(nano: Scale, gpt2: Path) -> None:
     fresh = Backbone()
-    assert [fresh.stage(step, 100) for step in (0, 9, 10, 39, 40, 99)] == [0, 0, 1, 1, 2, 2]
+    assert [fresh.stage(step, 100) for step in (0, 19, 20, 49, 50, 99)] == [0, 0, 1, 1, 2, 2]
     assert [fresh.trained(stage) for stage in range(3)] == [{"language"}, {"projector", "vision"}, {*PARTS}]
     given = Backbone(vision="ViT-B-32", language_model=str(gpt2))
     assert [given.stage(step, 100) for step in (0, 29, 30, 99)] == [1, 1, 2, 2]
     assert [given.trained(stage) for stage in (1, 2)] == [{"projector"}, {"projector", "language"}]
 
     model: Any = fresh.build(fresh.configure(nano), 0, CPU)
-    for step, training in ((0, {"language"}), (10, {"projector", "vision"}), (99, {*PARTS})):
+    for step, training in ((0, {"language"}), (20, {"projector", "vision"}), (99, {*PARTS})):
         assert fresh.before_step(model, step, 100) == 1.0
         assert {part for part in PARTS if next(getattr(model, part).parameters()).requires_grad} == training
         assert {part for part in PARTS if getattr(model, part).training} == training
@@ -200,3 +202,33 @@ def test_pickled_weights_and_code_of_a_model_are_refused(gpt2: Path, tmp_path: P
     (tmp_path / "mine.py").write_text("raise SystemExit('run')")
     with pytest.raises(ValueError, match="cannot be read"):
         open_language(str(tmp_path))
+
+
+SCRIPT = """
+import json, sys
+from trainer.scales import Scale
+from trainer.train import train
+shards, out, scale, family = sys.argv[1:]
+train(shards, out, scale=Scale(**json.loads(scale)), family=json.loads(family), device="cpu")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_go_through_the_stages_as_one(colours: Path, nano: Scale, gpt2: Path, tmp_path: Path) -> None:
+    # Without batch norm, whose statistics are per process, two halves of a batch are the whole batch.
+    vit = json.loads(json.dumps(nano.model))
+    vit["vision_cfg"] = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16}
+    train(colours, tmp_path / "vit", scale=dataclasses.replace(nano, model=vit), samples_seen=16)
+    family = {"name": "backbone", "vision": str(tmp_path / "vit"), "language_model": str(gpt2), "unfreeze": "all"}
+    scale = dataclasses.replace(nano, augment="none", samples_seen=16 * 6)
+    train(colours, tmp_path / "one", scale=scale, family=family, device="cpu")
+    (tmp_path / "run.py").write_text(SCRIPT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    request = [str(tmp_path / "run.py"), str(colours), str(tmp_path / "two"), json.dumps(scale.as_dict())]
+    command = [*torchrun, *request, json.dumps(family)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    one, two = parts(tmp_path / "one"), parts(tmp_path / "two")
+    for part in PARTS:
+        for name in one[part]:
+            torch.testing.assert_close(one[part][name], two[part][name], atol=1e-3, rtol=0)

@@ -129,16 +129,21 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(
     assert parts.loss == whole.loss
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_it_learns_colours(family: str, colours: Path, nano: Scale, tmp_path: Path) -> None:
-    scale = dataclasses.replace(nano, samples_seen=16 * 200, lr=1e-2, log_steps=50, save_steps=500)
+@pytest.mark.parametrize("family", ["decoder", {"name": "backbone", "stage0": 0.1, "stage1": 0.1}], ids=FAMILIES)
+def test_it_learns_colours(
+    family: Any, colours: Path, nano: Scale, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scale = dataclasses.replace(nano, samples_seen=16 * 250, lr=5e-3, log_steps=50, save_steps=500)
     train(colours, tmp_path / "out", scale=scale, family=family)
     model = load_checkpoint(tmp_path / "out", "cpu")
     images = some_images(model)
     captions = [TEMPLATES[i % 2].replace("{c}", name) for i, name in enumerate(COLOURS)]  # as in the shards
     assert model.generate(images, [""] * 4) == captions
     assert model.generate(images, ["A photo of something", "All of it is"] * 2) == list(COLOURS)
-    assert model.match(images, captions).argmax(1).tolist() == [0, 1, 2, 3]
+    right = torch.arange(4)
+    assert (model.match(images, captions).argmax(1) == right).sum() >= 3  # what is likely by itself is a rough guess
+    monkeypatch.setattr("trainer.families._generative.CALIBRATION", 0.0)
+    assert (model.match(images, captions).argmax(1) == right).all()
 
 
 def test_a_likelihood_counts_only_what_is_said() -> None:
@@ -149,11 +154,19 @@ def test_a_likelihood_counts_only_what_is_said() -> None:
     torch.testing.assert_close(mean_log_likelihood(logits, tokens), expected)
 
 
-def test_a_tenth_of_a_batch_is_blank(nano: Scale) -> None:
-    images = normalise(torch.full((20, 4, 4, 3), 200, dtype=torch.uint8), nano)
-    seen = with_blanks(images)
-    assert (seen[:2] == 0).all()
-    assert torch.equal(seen[2:], images[2:])
+def test_about_a_tenth_of_the_images_is_blank_and_parts_of_a_batch_agree(nano: Scale) -> None:
+    images = normalise(torch.full((200, 4, 4, 3), 200, dtype=torch.uint8), nano)
+    tokens = torch.randint(0, 1000, (200, 5), generator=torch.Generator().manual_seed(0))
+
+    def blanks(step: int, part: slice = slice(None)) -> torch.Tensor:
+        seen = with_blanks(images[part], tokens[part], torch.tensor(step))
+        blank = (seen == 0).flatten(1).all(1)
+        assert torch.equal(seen[~blank], images[part][~blank])
+        return blank
+
+    assert 10 <= blanks(0).sum() <= 30
+    assert torch.equal(torch.cat([blanks(0, slice(0, 7)), blanks(0, slice(7, 200))]), blanks(0))
+    assert sum(blanks(step) for step in range(10)).eq(1).all()  # each sample in one of ten steps
 
 
 def test_the_request_names_the_options(colours: Path, nano: Scale, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from trainer.scales import Scale
 
 PAD = -100  # fills the rows of tokens; what torch's cross entropy leaves out
 CALIBRATION = 1.0  # how much of a text's likelihood without an image is taken off; 0 would be the plain likelihood
-_BLANKS = 10  # one of so many images of a training batch is blank
+_BLANKS = 10  # one of so many images is blank in training
 _PAIRS = 512  # images times texts that go through the model at once
 
 
@@ -36,13 +36,14 @@ class Codec(Protocol):
         """The text of tokens."""
 
 
-def with_blanks(images: torch.Tensor) -> torch.Tensor:
-    """The batch with its first tenth blank (the mean colour), which teaches a model how likely texts are by themselves.
+def with_blanks(images: torch.Tensor, tokens: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """The batch with about a tenth of its images blank (the mean colour), which teaches a model how likely texts are by
+    themselves.
 
-    Batches are in random order, so the first ones are any.
+    Which ones depends on the text and the step alone, so a batch may be cut into parts; another time they are others.
     """
-    blank = len(images) // _BLANKS
-    return torch.cat([torch.zeros_like(images[:blank]), images[blank:]])
+    blank = (tokens.clamp(min=0).sum(1) + step) % _BLANKS == 0
+    return images.masked_fill(blank[:, None, None, None], 0.0)
 
 
 def cut(tokens: torch.Tensor) -> torch.Tensor:

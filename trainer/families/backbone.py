@@ -64,7 +64,7 @@ class Backbone(Family):
     vision: str | None = None  # a checkpoint folder of a family of open_clip's models, or the name of such a model
     pretrained: str | None = None  # the tag of that model's weights
     language_model: str | None = None  # a causal language model of Hugging Face, by folder or name
-    stage0: float = 0.1  # share of the steps, where the language model is fresh
+    stage0: float = 0.2  # share of the steps, where the language model is fresh
     stage1: float = 0.3  # share of the steps
     unfreeze: str = "language"  # what stage 2 trains beside the projector: none, language, all
     rate2: float | None = None  # factor of the learning rate in stage 2; None: 0.1, or 1 for a fresh language model
@@ -81,7 +81,7 @@ class Backbone(Family):
         if not (isinstance(scale.model, Mapping) and "vocabulary" in scale.model):
             scale = dataclasses.replace(scale, model=SIZES.get(scale.name, SIZES["nano"]))
         if scale.name == "tiny":
-            scale = dataclasses.replace(scale, samples_seen=min(scale.samples_seen, 48_000), batch_size=128)
+            scale = dataclasses.replace(scale, samples_seen=min(scale.samples_seen, 64_000), lr=1e-3, batch_size=32)
         if self.vision is None:
             return scale
         config = self._vision_config(scale)
@@ -122,6 +122,7 @@ class Backbone(Family):
         stage = self.stage(step, steps)
         model.train_only(self.trained(stage))
         model.blind = stage == 0
+        model.step.fill_(step)
         if stage < 2:
             return 1.0
         return self.rate2 if self.rate2 is not None else 0.1 if self.language_model else 1.0
@@ -160,6 +161,8 @@ class Joined(nn.Module):
         self.projector = nn.Sequential(
             nn.LayerNorm(vision.width), nn.Linear(vision.width, width), nn.GELU(), nn.Linear(width, width)
         )
+        self.step: torch.Tensor
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64), persistent=False)
         self.blind = False  # the language model reads the text alone
 
     def train_only(self, parts: set[str]) -> None:
@@ -173,7 +176,9 @@ class Joined(nn.Module):
             tokens = cut(tokens)
         sequence = said = self.language.get_input_embeddings()(tokens[:, :-1].clamp(min=0))
         if not self.blind:
-            sequence = torch.cat([self.see(with_blanks(images)), said], dim=1)
+            if self.training:
+                images = with_blanks(images, tokens, self.step)
+            sequence = torch.cat([self.see(images), said], dim=1)
         found = self.language(inputs_embeds=sequence, use_cache=False, logits_to_keep=said.shape[1])
         return {"logits": found.logits}
 

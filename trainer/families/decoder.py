@@ -60,7 +60,7 @@ class Decoder(Family):
         if not (isinstance(scale.model, Mapping) and "patch" in scale.model):
             scale = dataclasses.replace(scale, model=SIZES.get(scale.name, SIZES["nano"]))
         if scale.name == "tiny":
-            scale = dataclasses.replace(scale, samples_seen=min(scale.samples_seen, 64_000), lr=1e-3, batch_size=128)
+            scale = dataclasses.replace(scale, samples_seen=min(scale.samples_seen, 64_000), lr=1e-3, batch_size=32)
         if self.grounding:
             scale = dataclasses.replace(scale, augment="none", resize_mode="squash", flip=False)
         return scale
@@ -77,6 +77,10 @@ class Decoder(Family):
         torch.manual_seed(seed)
         network = EarlyFusion(scale.model, scale.image_size, len(self.tokenizer(scale)), scale.grad_checkpointing)
         return network.to(device)
+
+    def before_step(self, model: Any, step: int, steps: int) -> float:
+        model.step.fill_(step)
+        return 1.0
 
     def loss(self, outputs: Outputs, tokens: torch.Tensor, world: World) -> torch.Tensor:
         """The mean over the samples of the cross entropy per token: nats."""
@@ -97,6 +101,7 @@ class EarlyFusion(nn.Module):
 
     def __init__(self, size: Any, image_size: int, tokens: int, grad_checkpointing: bool = False):
         super().__init__()
+        self.step: torch.Tensor
         self.patch, self.grad_checkpointing = size["patch"], grad_checkpointing
         self.seen = (image_size // self.patch) ** 2  # patches of an image
         self.patches = nn.Linear(3 * self.patch**2, size["width"])
@@ -104,6 +109,7 @@ class EarlyFusion(nn.Module):
         self.positions = nn.Parameter(torch.empty(self.seen + size["context"], size["width"]))
         self.blocks = nn.ModuleList(Block(size["width"], size["heads"]) for _ in range(size["layers"]))
         self.norm = nn.LayerNorm(size["width"])
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64), persistent=False)
         nn.init.normal_(self.embedding.weight, std=size["width"] ** -0.5)
         nn.init.normal_(self.positions, std=0.5)  # next to patches of about 1, or nothing could be told by its place
         for name, weight in self.blocks.named_parameters():
@@ -115,7 +121,9 @@ class EarlyFusion(nn.Module):
         if not torch.compiler.is_compiling():
             tokens = cut(tokens)
         said = self.hear(tokens[:, :-1].clamp(min=0))
-        sequence = torch.cat([self.see(with_blanks(images) if self.training else images), said], dim=1)
+        if self.training:
+            images = with_blanks(images, tokens, self.step)
+        sequence = torch.cat([self.see(images), said], dim=1)
         x = sequence + self.positions[: sequence.shape[1]]
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False)[0] if self.grad_checkpointing else block(x)[0]
