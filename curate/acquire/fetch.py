@@ -6,17 +6,19 @@ import threading
 import time
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
-from urllib.robotparser import RobotFileParser
 
 import httpx
+from protego import Protego
 
 from curate.acquire.addresses import RefusedAddress
 from curate.acquire.backend import CheckedBackend, deadline
+from curate.acquire.fetch_optout import product
 from curate.acquire.html import absolute_url
 
 USER_AGENT = "curate/0.1 (image-text crawler)"
 _ROBOTS_BYTES = 512 * 1024
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
+ASKING = ("x-robots-tag", "tdm-reservation", "content-language")  # headers that say how a page may be used
 _MAX_PAUSE = 30.0  # seconds; a longer Crawl-delay is not waited for in full
 
 
@@ -52,6 +54,7 @@ class Page:
     url: str
     content: bytes
     charset: str | None
+    headers: tuple[tuple[str, str], ...] = ()  # those of ASKING that it came with, names in lower case
 
 
 @dataclass(slots=True)
@@ -60,7 +63,7 @@ class _Host:
 
     slots: threading.Semaphore
     lock: threading.Lock = field(default_factory=threading.Lock)
-    robots: RobotFileParser | None = None
+    robots: Protego | None = None
     pause: float = 0.0
     next_at: float = 0.0  # monotonic time from which the next request may go out
     failures: int = 0  # times that robots.txt could not be reached
@@ -72,6 +75,7 @@ class Fetcher:
 
     def __init__(self, limits: FetchLimits) -> None:
         self._limits = limits
+        self._agent = product(limits.user_agent)
         self._hosts: dict[str, _Host] = {}
         self._hosts_lock = threading.Lock()
         # Proxies from the environment are left aside: through one, the address could not be checked.
@@ -112,7 +116,7 @@ class Fetcher:
             if safe is None:
                 raise FetchFailure("bad_url")
             host = self._host(safe)
-            if host.robots is not None and not host.robots.can_fetch(self._limits.user_agent, safe):
+            if host.robots is not None and not host.robots.can_fetch(safe, self._agent):
                 raise FetchFailure("robots")
             with host.slots:
                 self._wait(host)
@@ -138,36 +142,31 @@ class Fetcher:
                     if not failed.again or host.failures > self._limits.retries:
                         host.dead = failed
                     raise
-                asked = host.robots.crawl_delay(self._limits.user_agent)
+                asked = host.robots.crawl_delay(self._agent)
                 host.pause = max(self._limits.pause, min(float(asked or 0.0), _MAX_PAUSE))
         return host
 
-    def _robots(self, origin: str) -> RobotFileParser:
+    def _robots(self, origin: str) -> Protego:
         """The host's rules. Without robots.txt (4xx) all is allowed, with a broken one (5xx) nothing: RFC
         9309.
 
         Raises FetchFailure if the host itself cannot be reached, so that the page fails for that reason.
         """
-        rules = RobotFileParser()
         url = f"{origin}/robots.txt"
         try:
             for _ in range(self._limits.max_redirects + 1):
                 answer = self._get(url, _ROBOTS_BYTES, html_only=False)
                 if isinstance(answer, Page):
-                    rules.parse(answer.content.decode("utf-8", "replace").splitlines())
-                    return rules
+                    return Protego.parse(answer.content.decode("utf-8-sig", "replace"))
                 url = absolute_url(answer, url) or ""
                 if not url:
                     break
-            rules.parse([])
         except FetchFailure as failed:
             if failed.reason == "http_5xx":
-                rules.parse(["User-agent: *", "Disallow: /"])
-            elif failed.reason in ("http_4xx", "too_large", "protocol"):
-                rules.parse([])
-            else:
+                return Protego.parse("User-agent: *\nDisallow: /")
+            if failed.reason not in ("http_4xx", "too_large", "protocol"):
                 raise
-        return rules
+        return Protego.parse("")
 
     @staticmethod
     def _wait(host: _Host) -> None:
@@ -188,7 +187,8 @@ class Fetcher:
                 if 300 <= response.status_code < 400 and "location" in response.headers:
                     return response.headers["location"][:8192]
                 _check(response, html_only=html_only)
-                return Page(url, _read(response, max_bytes), response.charset_encoding)
+                asking = tuple((name, value) for name, value in response.headers.multi_items() if name in ASKING)
+                return Page(url, _read(response, max_bytes), response.charset_encoding, asking)
         except RefusedAddress as refused:
             raise FetchFailure("refused_address") from refused
         except httpx.TimeoutException as late:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
 
-import httpx
-from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
-from resiliparse.parse.html import ElementNode, HTMLTree
-
+from curate.acquire.fetch_optout import refusal
+from curate.acquire.html_markup import Image, Markup, read_markup
+from curate.acquire.html_text import MAX_CAPTION, fold
+from curate.acquire.html_urls import MAX_URL, absolute_url, largest_candidate
 from curate.acquire.pairs import Pair
 
-MAX_CAPTION = 4096  # characters; what is longer is cut
-MAX_URL = 4096  # characters; what is longer is no image address
-_MAX_IMAGES = 5_000  # looked at per page; keeps a hostile page from costing more than a second or two
-_MAX_DEPTH = 32  # levels between an image and its figure
+__all__ = ["MAX_CAPTION", "MAX_URL", "absolute_url", "extract_pairs", "largest_candidate", "pairs_of", "read_page"]
+
+TEXTS = ("alt", "figcaption", "og_title", "og_description", "og_alt")  # where texts are taken from, unless told
+ALL_TEXTS = (*TEXTS, "title")
 _MAX_SIDE = 100_000  # pixels; larger width and height attributes are nonsense
 # Attributes that hold the real address while src holds a placeholder, in the order in which they are tried.
 _LAZY_SOURCES = ("data-src", "data-original", "data-lazy-src")
 _LAZY_SETS = ("srcset", "data-srcset", "data-lazy-srcset")
-_GAP, _ADDRESS, _DESCRIPTORS = re.compile(r"[\s,]*"), re.compile(r"\S+"), re.compile(r"[^,]*")
-_DESCRIPTOR = re.compile(r"(\d{1,7}(?:\.\d{1,4})?)([wx])")
-_FOLD = re.compile(r"[\s\x00-\x20\x7f\u200b\ufeff]+")
-_UTF_BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16le"), (b"\xfe\xff", "utf-16be"))
+_OG_IMAGES = ("og:image", "og:image:url", "og:image:secure_url")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{1,8}){0,4}")
+_PIXELS = re.compile(r"\s*(\d{1,6})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +31,10 @@ class PageImages:
 
     pairs: list[Pair]
     images: int  # img elements
-    without_text: int  # neither an alt text nor a figcaption
+    without_text: int  # none of the texts that were asked for
     without_url: int  # no usable http or https address
     repeated: int  # the same address and caption earlier on the page
+    refused: str | None = None  # the page asks not to be used: fetch_optout.REASONS; then it has no pairs
 
 
 def extract_pairs(html: bytes, page_url: str, charset: str | None = None) -> list[Pair]:
@@ -43,159 +42,135 @@ def extract_pairs(html: bytes, page_url: str, charset: str | None = None) -> lis
     return read_page(html, page_url, charset).pairs
 
 
-def read_page(html: bytes, page_url: str, charset: str | None = None) -> PageImages:
+def read_page(
+    html: bytes,
+    page_url: str,
+    charset: str | None = None,
+    *,
+    headers: Iterable[tuple[str, str]] = (),
+    texts: Collection[str] = TEXTS,
+    agent: str = "curate",
+) -> PageImages:
     """Reads a page. `charset` is what the server said; a byte order mark overrules it, a meta tag does not.
 
     An image with both an alt text and another figcaption gives two pairs. Never raises for what is in the
     page.
+
+    Args:
+        headers: names in lower case; those that ask something of crawlers, and content-language, are looked at.
+        texts: which texts count, of ALL_TEXTS.
+        agent: our name in headers and metas, in lower case.
     """
-    tree = HTMLTree.parse_from_bytes(html, _encoding(html, charset), "replace")
-    document = tree.document
-    if document is None:
-        return PageImages([], 0, 0, 0, 0)
-    base = _base_url(document.query_selector("base[href]"), page_url)
-    language = _language(document.query_selector("html"))
-    captions: dict[ElementNode, str] = {}
+    markup = read_markup(html, charset, agent=agent, all_images="title" in texts)
+    return pairs_of(markup, page_url, headers=headers, texts=texts, agent=agent)
+
+
+def pairs_of(
+    markup: Markup,
+    page_url: str,
+    *,
+    headers: Iterable[tuple[str, str]] = (),
+    texts: Collection[str] = TEXTS,
+    agent: str = "curate",
+) -> PageImages:
+    """The pairs of a page whose markup was read; see `read_page`."""
+    told = list(headers)
+    images = markup.bare_images + len(markup.images)
+    refused = refusal(told, markup.metas, agent) if told or markup.metas else None
+    if refused:
+        return PageImages([], images, 0, 0, 0, refused)
+    if not markup.images and not markup.metas:
+        return PageImages([], images, images, 0, 0)
+    base = (absolute_url(markup.base, page_url) if markup.base else None) or page_url
+    facts = (page_url, _language(markup, told), absolute_url(markup.licence, base) if markup.licence else None)
     seen: dict[tuple[str, str], Pair] = {}
-    images = without_text = without_url = repeated = 0
-    # The slice is a tuple; iterating the collection itself searches the page again for every element.
-    for image in document.query_selector_all("img")[:]:
-        images += 1
-        if images > _MAX_IMAGES:
-            break
-        texts = _texts(image, captions)
-        if not texts:
+    without_text, without_url, repeated = markup.bare_images, 0, 0
+    for source, text, url, width, height in _open_graph(markup, base, texts):
+        if (url, text) not in seen:
+            seen[url, text] = Pair(url, text, source, *facts, width, height)
+    for image in markup.images:
+        found = _texts(image, markup, texts)
+        if not found:
             without_text += 1
             continue
-        url = _image_url(image, base)
-        if url is None:
+        address = _image_url(image, base)
+        if address is None:
             without_url += 1
             continue
-        for source, text in texts:
-            if (url, text) in seen:
+        attributes = image.attributes
+        for source, text in found:
+            if (address, text) in seen:
                 repeated += 1
                 continue
-            seen[url, text] = Pair(
-                url, text, source, page_url, language, _pixels(image, "width"), _pixels(image, "height")
-            )
+            width, height = _pixels(attributes.get("width")), _pixels(attributes.get("height"))
+            seen[address, text] = Pair(address, text, source, *facts, width, height)
     return PageImages(list(seen.values()), images, without_text, without_url, repeated)
 
 
-def absolute_url(reference: str, base: str) -> str | None:
-    """The reference as an absolute, percent-encoded ASCII address; None unless it is plain http or https.
-
-    >>> absolute_url("a b.jpg", "http://example.com/x/")
-    'http://example.com/x/a%20b.jpg'
-    >>> absolute_url("data:image/png;base64,AAAA", "http://example.com/") is None
-    True
-    """
-    try:
-        joined = urljoin(base, reference.strip(" \t\r\n\f"))
-        parts = urlsplit(joined)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-            return None
-        url = str(httpx.URL(joined).copy_with(fragment=None))
-    except (ValueError, httpx.InvalidURL):  # hostile addresses: bad ports, brackets, control characters
-        return None
-    return url if len(url) <= MAX_URL and url.isascii() else None
-
-
-def largest_candidate(srcset: str) -> str | None:
-    """The address of a srcset's largest candidate (by width, else by density); the first of equals.
-
-    >>> largest_candidate("s.jpg 320w, l.jpg 1280w")
-    'l.jpg'
-    """
-    best, best_size = None, (-1.0, -1.0)
-    for url, descriptors in _candidates(srcset[: 16 * MAX_URL]):
-        matches = [_DESCRIPTOR.fullmatch(word) for word in descriptors]
-        sizes = {match.group(2): float(match.group(1)) for match in matches if match}
-        size = (sizes.get("w", 0.0), sizes.get("x", 1.0))
-        if size > best_size and not url.lower().startswith("data:"):
-            best, best_size = url, size
-    return best
-
-
-def _candidates(srcset: str) -> Iterator[tuple[str, list[str]]]:
-    """(address, descriptors) of each candidate; addresses may hold commas, but not at their end."""
-    position = 0
-    while True:
-        position = _GAP.match(srcset, position).end()  # type: ignore[union-attr]
-        address = _ADDRESS.match(srcset, position)
-        if address is None:
-            return
-        position = address.end()
-        if address.group().endswith(","):
-            yield address.group().rstrip(","), []
-            continue
-        descriptors = _DESCRIPTORS.match(srcset, position)
-        position = descriptors.end()  # type: ignore[union-attr]
-        yield address.group(), descriptors.group().split()  # type: ignore[union-attr]
-
-
-def _encoding(html: bytes, charset: str | None) -> str:
-    for mark, name in _UTF_BOMS:
-        if html.startswith(mark):
-            return name
-    told = map_encoding_to_html5(charset, False) if charset else None
-    return told or detect_encoding(html, html5_compatible=True, from_html_meta=True) or "utf-8"
-
-
-def _base_url(base: ElementNode | None, page_url: str) -> str:
-    href = base.getattr("href") if base is not None else None
-    return (absolute_url(href, page_url) if href else None) or page_url
-
-
-def _language(root: ElementNode | None) -> str | None:
-    tag = (root.getattr("lang") or "").strip().lower() if root is not None else ""
-    return tag if re.fullmatch(r"[a-z]{2,3}(-[a-z0-9]{1,8}){0,4}", tag) else None
-
-
-def _fold(text: str | None) -> str:
-    """One line: white space and control characters become single spaces."""
-    return _FOLD.sub(" ", (text or "")[: 4 * MAX_CAPTION]).strip()[:MAX_CAPTION].rstrip()
-
-
-def _texts(image: ElementNode, captions: dict[ElementNode, str]) -> list[tuple[str, str]]:
-    """(caption_source, text) of the image, without empty and equal texts."""
-    alt, caption = _fold(image.getattr("alt")), _figure_caption(image, captions)
-    texts = [("alt", alt)] if alt else []
-    if caption and caption != alt:
-        texts.append(("figcaption", caption))
-    return texts
-
-
-def _figure_caption(image: ElementNode, captions: dict[ElementNode, str]) -> str:
-    """The caption of the figure around the image; each figure's is read once, whatever it holds."""
-    node = image.parent
-    for _ in range(_MAX_DEPTH):
-        if node is None or node.tag == "figure":
-            break
-        node = node.parent
-    if node is None or node.tag != "figure" or not isinstance(node, ElementNode):
-        return ""
-    if node not in captions:
-        found = node.query_selector("figcaption")
-        captions[node] = _fold(found.text) if found is not None else ""
-    return captions[node]
-
-
-def _image_url(image: ElementNode, base: str) -> str | None:
-    """The address of the image's largest version that the markup names."""
-    candidates = [largest_candidate(image.getattr(name) or "") for name in _LAZY_SETS]
-    candidates += [image.getattr(name) for name in (*_LAZY_SOURCES, "src")]
-    parent = image.parent
-    if parent is not None and parent.tag == "picture":
-        sources = [child for child in parent.child_nodes[:50] if child.tag == "source"]
-        candidates += [largest_candidate(child.getattr("srcset") or "") for child in sources]  # type: ignore[attr-defined]
-    for candidate in candidates:
-        url = absolute_url(candidate, base) if candidate and candidate.strip() else None
-        if url is not None:
-            return url
+def _language(markup: Markup, headers: Sequence[tuple[str, str]]) -> str | None:
+    """What the page claims: html lang, else the one language that the server names."""
+    for tag in (markup.language, *(value for name, value in headers if name == "content-language")):
+        if _LANGUAGE.fullmatch(tag.strip().lower()):
+            return tag.strip().lower()
     return None
 
 
-def _pixels(image: ElementNode, name: str) -> int | None:
-    match = re.match(r"\s*(\d{1,6})", image.getattr(name) or "", re.ASCII)
-    value = int(match.group(1)) if match else 0
-    return value if 1 <= value <= _MAX_SIDE and "%" not in (image.getattr(name) or "") else None
+def _texts(image: Image, markup: Markup, texts: Collection[str]) -> list[tuple[str, str]]:
+    """(caption_source, text) of the image, without empty and equal texts."""
+    alt = fold(image.attributes.get("alt", "")) if "alt" in texts else ""
+    caption = image.caption if "figcaption" in texts else ""
+    found = [("alt", alt)] if alt else []
+    if caption and caption != alt:
+        found.append(("figcaption", caption))
+    if not found and markup.title and "title" in texts:
+        found.append(("title", markup.title))
+    return found
+
+
+def _open_graph(
+    markup: Markup, base: str, texts: Collection[str]
+) -> Iterator[tuple[str, str, str, int | None, int | None]]:
+    """(caption_source, text, address, width, height) of the page's first OpenGraph image."""
+    said: dict[str, str] = {}
+    for name, content in markup.metas:
+        said.setdefault(name, content)
+    image = next((said[name] for name in _OG_IMAGES if said.get(name, "").strip()), None)
+    url = absolute_url(image, base) if image else None
+    if url is None:
+        return
+    width, height = _pixels(said.get("og:image:width")), _pixels(said.get("og:image:height"))
+    wanted = (("og_alt", "og:image:alt"), ("og_title", "og:title"), ("og_description", "og:description"))
+    found = [(source, fold(said.get(name, ""))) for source, name in wanted if source in texts]
+    if not any(text for _, text in found) and "title" in texts:
+        found = [("title", markup.title)]
+    for source, text in found:
+        if text:
+            yield source, text, url, width, height
+
+
+def _image_url(image: Image, base: str) -> str | None:
+    """The address of the image's largest version that the markup names."""
+    attributes = image.attributes
+    for name in _LAZY_SETS:
+        if name in attributes:
+            url = _usable(largest_candidate(attributes[name]), base)
+            if url is not None:
+                return url
+    for name in (*_LAZY_SOURCES, "src"):
+        if name in attributes:
+            url = _usable(attributes[name], base)
+            if url is not None:
+                return url
+    return next(filter(None, (_usable(largest_candidate(source), base) for source in image.sources)), None)
+
+
+def _usable(candidate: str | None, base: str) -> str | None:
+    return absolute_url(candidate, base) if candidate and not candidate.isspace() else None
+
+
+def _pixels(written: str | None) -> int | None:
+    match = _PIXELS.match(written) if written else None
+    if match is None or written is None or "%" in written:
+        return None
+    value = int(match.group(1))
+    return value if 1 <= value <= _MAX_SIDE else None

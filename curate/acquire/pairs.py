@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,9 +22,10 @@ SCHEMA = pa.schema(
         pa.field("uid", pa.string(), False),  # 32 hex digits, from url and caption
         pa.field("url", pa.string(), False),  # of the image: absolute, http or https, ASCII
         pa.field("caption", pa.string(), False),  # white space folded, at most MAX_CAPTION characters
-        pa.field("caption_source", pa.string(), False),  # alt | figcaption
+        pa.field("caption_source", pa.string(), False),  # alt | figcaption | og_alt | og_title | og_description | title
         pa.field("page_url", pa.string(), False),
         pa.field("page_language", pa.string()),  # the page's own claim (html lang), lower case
+        pa.field("page_licence", pa.string()),  # absolute address of the licence that the page links
         pa.field("width_attribute", pa.int32()),  # pixels as the page says, not as the image is
         pa.field("height_attribute", pa.int32()),
     ]
@@ -46,6 +49,7 @@ class Pair:
     caption_source: str
     page_url: str
     page_language: str | None = None
+    page_licence: str | None = None
     width_attribute: int | None = None
     height_attribute: int | None = None
 
@@ -60,7 +64,7 @@ class PairWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._rows: list[dict[str, Any]] = []
+        self._pairs: list[Pair] = []
 
     def __enter__(self) -> PairWriter:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,25 +72,73 @@ class PairWriter:
         return self
 
     def add(self, pairs: Iterable[Pair]) -> None:
-        self._rows.extend(pair.row() for pair in pairs)
-        if len(self._rows) >= _ROW_GROUP:
-            self._flush()
+        self._pairs.extend(pairs)
+        while len(self._pairs) >= _ROW_GROUP:
+            self._write(self._pairs[:_ROW_GROUP])
+            del self._pairs[:_ROW_GROUP]
 
-    def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
-        self._rows = []
+    def add_table(self, table: pa.Table) -> None:
+        """Rows that were made before; no others may wait to be written."""
+        self._writer.write_table(table, _ROW_GROUP)
+
+    def _write(self, pairs: list[Pair]) -> None:
+        columns: dict[str, list[Any]] = {name: [getattr(pair, name) for pair in pairs] for name in Pair.__slots__}
+        columns["uid"] = [pair_uid(pair.url, pair.caption) for pair in pairs]
+        self._writer.write_table(pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None:
-                self._flush()
+            if kind is None and self._pairs:
+                self._write(self._pairs)
             self._writer.close()
             if kind is None:
                 self._temporary.replace(self._path)
         finally:
             self._temporary.unlink(missing_ok=True)
+
+
+def merge_pairs(parts: Sequence[Path], out: Path, distinct: str | None = None) -> tuple[int, int]:
+    """Writes the rows of some files of pairs to one, in their order; how many rows, and how many were left out.
+
+    Args:
+        distinct: a column, `url` or `uid`: of rows with equal values in it, only the first stays. Worked out by
+            DuckDB, which takes the disk where the memory does not do.
+    """
+    rows = kept = 0
+    chosen = _first_rows(parts, distinct) if distinct else None
+    with PairWriter(out) as writer:
+        for part in parts:
+            with pq.ParquetFile(part) as file:
+                for batch in file.iter_batches(_ROW_GROUP):
+                    table = pa.Table.from_batches([batch]).cast(SCHEMA)
+                    start, rows = rows, rows + len(table)
+                    if chosen is not None:
+                        low, high = np.searchsorted(chosen, (start, rows))
+                        table = table.take(pa.array(chosen[low:high] - start))
+                    kept += len(table)
+                    if len(table):
+                        writer.add_table(table)
+    return kept, rows - kept
+
+
+def _first_rows(parts: Sequence[Path], column: str) -> np.ndarray:
+    """The places of the first row of each value, in order: int64 (values,). Rows are numbered through all parts."""
+    import duckdb
+
+    sizes = [pq.read_metadata(part).num_rows for part in parts]
+    starts = dict(zip(map(str, parts), np.concatenate([[0], np.cumsum(sizes)[:-1]]).tolist(), strict=True))
+    with tempfile.TemporaryDirectory() as scratch, duckdb.connect(config={"temp_directory": scratch}) as connection:
+        connection.execute("CREATE TABLE starts (filename VARCHAR, start BIGINT)")
+        connection.executemany("INSERT INTO starts VALUES (?, ?)", [*starts.items()])
+        found = connection.execute(
+            "SELECT min(file_row_number + start) AS place "
+            "FROM read_parquet(?, filename = true, file_row_number = true) "
+            f'JOIN starts USING (filename) GROUP BY "{column}" ORDER BY place',
+            [list(starts)],
+        )
+        return found.fetchnumpy()["place"].astype(np.int64)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

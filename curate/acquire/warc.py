@@ -1,54 +1,152 @@
-"""Reads HTML pages from WARC files."""
+"""Reads the HTML pages of WARC files, and what WAT files say of pages."""
 
 from __future__ import annotations
 
 import logging
+import zlib
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterator
+from typing import Any, BinaryIO
 
-from curate.acquire.fetch import Page
-from curate.errors import RequestError
+from curate.acquire.fetch import ASKING, FetchLimits
+from curate.acquire.fetch_optout import product
+from curate.acquire.html import TEXTS, PageImages, pairs_of, read_page
+from curate.acquire.warc_stream import open_archive
+from curate.acquire.warc_wat import read_wat
 
+ENDINGS = tuple(kind + packing for kind in (".warc", ".wat") for packing in ("", ".gz", ".zst", ".lz4"))
 _LOG = logging.getLogger(__name__)
+_CHUNK = 1 << 20
+_GZIP, _WARC = b"\x1f\x8b\x08", b"WARC/1."
+_MAX_BREAKS = 1000  # per file
 
 
-def warc_pages(path: Path, failures: Counter[str], *, max_bytes: int = 8_000_000) -> Iterator[Page]:
-    """The HTML pages of a .warc or .warc.gz file, in its order.
+def is_archive(source: str) -> bool:
+    """Whether a source is named like a WARC or WAT file."""
+    return source.split("?")[0].lower().endswith(ENDINGS)
 
-    What cannot be used is added to `failures` by reason: not_html, http_4xx, http_5xx, protocol, too_large
-    (more than `max_bytes`), broken_warc (once, for the unreadable rest of a file). Raises RequestError if the
-    file holds no response at all.
+
+def archive_pages(
+    source: str, failures: Counter[str], limits: FetchLimits | None = None, texts: Collection[str] = TEXTS
+) -> Iterator[PageImages]:
+    """The HTML pages of a WARC or WAT file in its order; one that was cut off or is broken gives what it can.
+
+    What cannot be used is added to `failures` by reason: not_html, http_4xx, http_5xx, protocol, too_large, the
+    refusals of `fetch_optout`, broken_record (a response that was cut off), broken_warc (a place in the file that
+    could not be read; it is gone on with at the next record), no_archive (the file cannot be opened). Raises
+    RequestError for a store that is not known.
     """
+    limits = limits or FetchLimits()
+    agent = product(limits.user_agent)
+    try:
+        with open_archive(source, limits) as stream:
+            for record in _records(source, stream, failures):
+                page = _wat_page(record, texts, agent) if _is_wat(record) else _warc_page(record, limits, texts, agent)
+                if isinstance(page, PageImages) and page.refused is None:
+                    yield page
+                elif page:
+                    failures[page if isinstance(page, str) else str(page.refused)] += 1
+    except OSError as error:
+        _LOG.warning("%s: cannot be read (%s)", source, error)
+        failures["no_archive"] += 1
+
+
+def _records(source: str, stream: BinaryIO, failures: Counter[str]) -> Iterator[Any]:
+    """The response and metadata records of a file, past places that are broken."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    records = 0
-    with path.open("rb") as stream:
+    wanted = WarcRecordType.response | WarcRecordType.metadata
+    begin = _GZIP if stream.read(3) == _GZIP else _WARC
+    stream.seek(0)
+    place, started = 0, 0
+    for _ in range(_MAX_BREAKS):
         try:
-            for record in ArchiveIterator(stream, record_types=WarcRecordType.response, auto_decode="all"):
-                records += 1
-                url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")
-                reason = _unusable(record.http_headers, record.http_content_type)
-                content = b"" if reason else record.reader.read(max_bytes + 1)
-                if len(content) > max_bytes:
-                    reason = "too_large"
-                if reason:
-                    failures[reason] += 1
-                else:
-                    yield Page(url, content, record.http_charset)
-        except (OSError, ValueError, EOFError) as broken:  # a file that was cut off keeps what was read so far
-            _LOG.warning("%s: cannot be read past %d responses (%s)", path, records, broken)
-            failures["broken_warc"] += bool(records)
-    if records == 0:
-        raise RequestError(f"{path}: holds no WARC response records")
+            for record in ArchiveIterator(stream, record_types=wanted, auto_decode="all"):
+                place = record.stream_pos
+                yield record
+            if begin != _GZIP or _ends_well(stream, place):
+                return
+            raise EOFError("the file was cut off")
+        except (OSError, ValueError, EOFError) as broken:
+            if started == 0 or place > started:  # not for each try to find the next record
+                failures["broken_warc"] += 1
+                _LOG.warning("%s: broken after byte %d (%s)", source, place, broken)
+            following = _next_record(stream, begin, max(place, started) + 1)
+            if following is None:
+                return
+            started = following
+            stream.seek(following)
 
 
-def _unusable(headers: object, content_type: str | None) -> str | None:
+def _next_record(stream: BinaryIO, begin: bytes, place: int) -> int | None:
+    """Where the next record may begin, from a place on; None at the end of the file."""
+    stream.seek(place)
+    data = b""
+    while chunk := stream.read(_CHUNK):
+        data += chunk
+        found = data.find(begin)
+        if found >= 0:
+            return place + found
+        place += len(data) - len(begin)
+        data = data[-len(begin) :]
+    return None
+
+
+def _ends_well(stream: BinaryIO, place: int) -> bool:
+    """Whether a gzip file's last members, from a place on, are whole: fastwarc says nothing of one that is cut off."""
+    stream.seek(place)
+    member = zlib.decompressobj(31)
+    whole = True
+    while chunk := stream.read(_CHUNK):
+        while chunk:
+            try:
+                member.decompress(chunk, _CHUNK)
+            except zlib.error:
+                return True  # no gzip member: padding
+            whole = member.eof
+            chunk = member.unused_data if whole else member.unconsumed_tail
+            if whole:
+                member = zlib.decompressobj(31)
+    return whole
+
+
+def _is_wat(record: Any) -> bool:
+    return (record.headers.get("Content-Type") or "").startswith("application/json")
+
+
+def _warc_page(record: Any, limits: FetchLimits, texts: Collection[str], agent: str) -> PageImages | str:
+    """The page of a response, or why it gives none; "" for a record that is no response."""
+    headers = record.http_headers
+    reason = _unusable(headers, record)
+    if reason is not None:
+        return reason
+    content = record.reader.read(limits.max_bytes + 1)
+    if len(content) > limits.max_bytes:
+        return "too_large"
+    if len(content) < record.content_length and not (
+        "transfer-encoding" in headers or "content-encoding" in headers
+    ):  # encoded ones that were cut off cannot be told
+        return "broken_record"
+    url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")
+    asking = [(name, value) for name in ASKING for value in headers.get_multiple(name)]
+    return read_page(content, url, record.http_charset, headers=asking, texts=texts, agent=agent)
+
+
+def _unusable(headers: Any, record: Any) -> str | None:
+    if not record.is_http:
+        return ""
     status = getattr(headers, "status_code", None)
     if status is None:
         return "protocol"
     if status != 200:
         return {4: "http_4xx", 5: "http_5xx"}.get(status // 100, "protocol")
-    if content_type not in ("text/html", "application/xhtml+xml"):
+    if record.http_content_type not in ("text/html", "application/xhtml+xml"):
         return "not_html"
     return None
+
+
+def _wat_page(record: Any, texts: Collection[str], agent: str) -> PageImages | str:
+    reason, url, headers, markup = read_wat(record.reader.read())
+    if reason is not None:
+        return "" if reason == "skip" else reason
+    return pairs_of(markup, url, headers=headers, texts=texts, agent=agent)

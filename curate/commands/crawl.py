@@ -18,6 +18,10 @@ import click
 @click.option("--retries", type=click.IntRange(0, 10), default=2, show_default=True, help="After the first try.")
 @click.option("--pause", type=click.FloatRange(0, 60), default=0.0, help="Seconds between requests to a host.")
 @click.option("--user-agent", help="How the crawler names itself to sites and in robots.txt.")
+@click.option("--texts", help="Where captions are taken from, separated by commas; default: all but title.")
+@click.option("--distinct", type=click.Choice(["url", "uid"]), help="Keep the first row of each, over all pages.")
+@click.option("--engine", type=click.Choice(["local", "spark"]), default="local", show_default=True)
+@click.option("--workers", type=click.IntRange(1, 4096), default=1, show_default=True, help="Archives at a time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     sources: tuple[str, ...],
@@ -28,14 +32,20 @@ def command(
     retries: int,
     pause: float,
     user_agent: str | None,
+    texts: str | None,
+    distinct: str | None,
+    engine: str,
+    workers: int,
     as_json: bool,
 ) -> None:
     """Find image-text pairs on web pages.
 
-    SOURCE is a text file with one page address a line, a page's address, or a .warc or .warc.gz file.
+    SOURCE is a text file with one page address a line, a page's address, or a WARC or WAT file, here, at an
+    http(s) address or in a store such as s3://.
     """
     from curate.acquire.crawl import crawl
     from curate.acquire.fetch import USER_AGENT, FetchLimits
+    from curate.acquire.html import TEXTS
 
     limits = FetchLimits(
         allow_private=allow_private,
@@ -45,7 +55,8 @@ def command(
         pause=pause,
         threads=threads,
     )
-    report = crawl(sources, out, limits)
+    chosen = [text.strip() for text in texts.split(",")] if texts else TEXTS
+    report = crawl(sources, out, limits, texts=chosen, distinct=distinct, engine=engine, workers=workers)
     if as_json:
         click.echo(json.dumps(asdict(report)))
         return
