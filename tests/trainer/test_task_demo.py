@@ -145,7 +145,7 @@ def test_swapped_captions_have_the_same_words(written: dict[str, Path]) -> None:
 
 
 def test_answers_are_evenly_spread() -> None:
-    (questions,) = (task for task in demo_tasks(120) if task.name == "questions")
+    (questions,) = (task for task in demo_tasks(60) if task.name == "questions")
     answers = Counter(item["answer"] for item in questions.parts["test"])
-    assert max(answers.values()) < 55
-    assert min(answers[letter] for letter in "ABC") > 20
+    assert max(answers.values()) < 30
+    assert min(answers[letter] for letter in "ABC") > 9

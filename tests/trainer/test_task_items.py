@@ -67,6 +67,19 @@ def test_parquet_rows_hold_images(tmp_path: Path) -> None:
     assert skipped == {"broken shard": 1}
 
 
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1), junk=st.binary(max_size=12), cut=st.booleans())
+def test_damaged_columns_are_counted(tmp_path: Path, place: float, junk: bytes, cut: bool) -> None:
+    rows = [{"id": str(n), "image_1": {"bytes": picture(n), "path": "x"}, "options": "['x', 'y']"} for n in range(40)]
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    whole = file.getvalue()
+    at = int(place * len(whole))
+    (tmp_path / "test.parquet").write_bytes(whole[:at] + junk + (b"" if cut else whole[at + len(junk) :]))
+    found, skipped = read(tmp_path, lambda item: (colour(item, "image_1"), item.texts("options")))
+    assert len(found) == 40 or sum(skipped.values()) > 0 or any(key != str(n) for n, (key, _) in enumerate(found))
+
+
 def test_a_folder_without_items_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no test/\*\.tar, no items.jsonl and no \*\.parquet"):
         list(read_items(str(tmp_path), Counter()))

@@ -221,7 +221,9 @@ def _of_parquet(fs: Any, file: str, skipped: Counter[str]) -> Iterator[Item]:
                     name = file.rsplit("/", 1)[-1].removesuffix(".parquet")
                     yield Item(key if isinstance(key, str) else f"{name}-{number:07d}", fields, found)
                     number += 1
-    except (pa.ArrowException, KeyError, OverflowError, UnicodeDecodeError):
+    except (pa.ArrowException, KeyError, OverflowError, UnicodeDecodeError, OSError) as wrong:
+        if isinstance(wrong, OSError) and wrong.errno is not None:
+            raise  # the file system's, not the decoder's
         skipped["broken shard"] += 1
 
 
