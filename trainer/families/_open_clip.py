@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +16,8 @@ from torch.distributed.nn import all_gather
 
 from trainer.distributed import World
 from trainer.family import Outputs, VisionLanguageModel
-from trainer.model import CLIP_VOCABULARY, merges, model_config, open_clip_config, quiet
-from trainer.scales import Scale
+from trainer.model import CLIP_VOCABULARY, build_model, merges, model_config, open_clip_config, quiet
+from trainer.scales import SCALES, Scale
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
@@ -30,13 +32,44 @@ TINY_TRANSFORMERS: dict[str, Any] = {
 }
 
 
-def with_patches(scale: Scale) -> dict[str, Any]:
-    """The config of the scale's model, or of a tiny one of transformers where that has no patches."""
+def with_patches(scale: Scale, **more: Any) -> dict[str, Any]:
+    """The config of the scale's model, or where that has no patches of a tiny one of transformers, which has `more`."""
     config = model_config(scale)
     if "patch_size" not in config["vision_cfg"]:
-        config = json.loads(json.dumps(TINY_TRANSFORMERS))
+        config = json.loads(json.dumps(TINY_TRANSFORMERS | more))
         config["vision_cfg"]["image_size"] = scale.image_size
     return config
+
+
+def with_small_steps(scale: Scale) -> Scale:
+    """`tiny` for a transformer, which costs more per sample and wants more steps: smaller batches, a lower rate and a
+    quarter of the samples. Another scale, or a `tiny` whose batch or rate was changed, stays.
+    """
+    usual = SCALES["tiny"]
+    if scale.name != "tiny" or (scale.batch_size, scale.lr) != (usual.batch_size, usual.lr):
+        return scale
+    samples = min(scale.samples_seen, usual.samples_seen // 4)
+    return dataclasses.replace(scale, batch_size=64, lr=1e-3, samples_seen=samples)
+
+
+def build_with_stem(scale: Scale, seed: int, device: torch.device) -> Any:
+    """`build_model`, whose patches come out of a few convolutions where the config says `stem: convolutions`.
+
+    From few samples a transformer hardly learns to see by one linear map of each patch; convolutions let it (Xiao et
+    al. 2021, "Early convolutions help transformers see better", arXiv:2106.14881). open_clip has no such tower.
+    """
+    config = model_config(scale)
+    stem = config.pop("stem", "")
+    model: Any = build_model(dataclasses.replace(scale, model=config), seed, device)
+    if stem:
+        width, patch = model.visual.conv1.out_channels, model.visual.patch_size[0]
+        halvings = patch.bit_length() - 1  # a patch of 8 pixels is three steps of two
+        widths = [3, *(width >> step for step in reversed(range(halvings)))]
+        layers = list[torch.nn.Module]()
+        for before, after in itertools.pairwise(widths):
+            layers += [torch.nn.Conv2d(before, after, 3, 2, 1), torch.nn.GroupNorm(4, after), torch.nn.GELU()]
+        model.visual.conv1 = torch.nn.Sequential(*layers, torch.nn.Conv2d(width, width, 1))
+    return model.to(device)
 
 
 def save_open_clip(model: torch.nn.Module, scale: Scale, folder: Path) -> None:

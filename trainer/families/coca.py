@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional
 
 from trainer.distributed import World
-from trainer.families._open_clip import OpenClipModel, save_open_clip, with_patches
+from trainer.families._open_clip import OpenClipModel, save_open_clip, with_patches, with_small_steps
 from trainer.family import Family, Outputs, VisionLanguageModel
 from trainer.model import Tokenizer, build_model, build_tokenizer
 from trainer.scales import Scale
@@ -50,7 +50,7 @@ class Coca(Family):
                 model["vision_cfg"] |= pooled | {"output_tokens": True}
                 model["multimodal_cfg"], model["embed_dim"] = dict(text), text["width"]
                 model["text_cfg"] |= {"embed_cls": True, "output_tokens": True}
-        return dataclasses.replace(scale, model=model)
+        return dataclasses.replace(with_small_steps(scale), model=model)
 
     def tokenizer(self, scale: Scale) -> Tokenizer:
         return build_tokenizer(scale)

@@ -7,7 +7,6 @@ can be described in many ways; CLIP asks for one vector that is near all of them
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,13 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from trainer.distributed import World
-from trainer.families._open_clip import gathered, with_patches
+from trainer.families._open_clip import build_with_stem, gathered, with_patches, with_small_steps
 from trainer.families._weights import BuiltModel, save_weights
+from trainer.families.siglip import first_logits
 from trainer.family import Family, Outputs, VisionLanguageModel
-from trainer.model import Tokenizer, build_model, build_tokenizer
+from trainer.model import Tokenizer, build_tokenizer
 from trainer.scales import Scale
 
-FIRST_SCALE, FIRST_BIAS = math.log(10), -10.0  # SigLIP's
 PAIRS_AT_ONCE = 1 << 18  # images times texts that are pooled at a time
 
 
@@ -43,14 +42,14 @@ class Llip(Family):
 
     def configure(self, scale: Scale) -> Scale:
         """The scale's model with an image tower of patches, with SigLIP's first temperature and bias."""
-        first = {"init_logit_scale": FIRST_SCALE, "init_logit_bias": FIRST_BIAS}
-        return dataclasses.replace(scale, model={**with_patches(scale), **first})
+        scale = with_small_steps(scale)
+        return dataclasses.replace(scale, model={**with_patches(scale, stem="convolutions"), **first_logits(scale)})
 
     def tokenizer(self, scale: Scale) -> Tokenizer:
         return build_tokenizer(scale)
 
     def build(self, scale: Scale, seed: int, device: torch.device) -> torch.nn.Module:
-        return Mixture(build_model(scale, seed, device), self).to(device)
+        return Mixture(build_with_stem(scale, seed, device), self).to(device)
 
     def loss(self, outputs: Outputs, tokens: torch.Tensor, world: World) -> torch.Tensor:
         """SigLIP's loss of the cosines between each text and each image as that text mixes it."""

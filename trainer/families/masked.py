@@ -1,9 +1,10 @@
 """A joint encoder that fills in what is hidden: patches of the image from the caption, words of the caption from the
-image; and that says whether image and caption belong together.
+image; and that says how well an image and a caption fit.
 
 The sequence of image and words in one encoder is VisualBERT's (Li et al. 2019, arXiv:1908.03557); hiding patches and
 words of the same pair is MaskVLM's (Kwon et al. 2023, arXiv:2208.02131) and FLAVA's (Singh et al. 2022,
-arXiv:2112.04482), as is telling true pairs from shuffled ones. The image tower is open_clip's.
+arXiv:2112.04482), as is telling true pairs from shuffled ones; here the true one is found among a few, which is
+learned from fewer samples than a yes or no to each. The image tower is open_clip's.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from torch import nn
 from torch.nn import functional
 
 from trainer.distributed import World
-from trainer.families._open_clip import with_patches
+from trainer.families._open_clip import build_with_stem, with_patches, with_small_steps
 from trainer.families._weights import BuiltModel, save_weights
 from trainer.family import Family, Outputs, VisionLanguageModel
-from trainer.model import Tokenizer, build_model, build_tokenizer
+from trainer.model import Tokenizer, build_tokenizer
 from trainer.scales import Scale
 
 PAD = 0
 PAIRS_AT_ONCE = 2048  # images times texts that go through the joint encoder at a time
+WRONG_CAPTIONS = 3
 LOSSES = ("words_loss", "patches_loss", "match_loss")
 
 
@@ -43,13 +45,13 @@ class Masked(Family):
 
     def configure(self, scale: Scale) -> Scale:
         """The image tower of the scale's model, and a joint encoder as wide and deep as its text tower."""
-        return dataclasses.replace(scale, model=with_patches(scale))
+        return dataclasses.replace(with_small_steps(scale), model=with_patches(scale, stem="convolutions"))
 
     def tokenizer(self, scale: Scale) -> Tokenizer:
         return build_tokenizer(scale)
 
     def build(self, scale: Scale, seed: int, device: torch.device) -> torch.nn.Module:
-        towers: Any = build_model(scale, seed, torch.device("cpu"))
+        towers = build_with_stem(scale, seed, device)
         config: Any = scale.model
         return JointEncoder(towers.visual, config["text_cfg"], self, scale.grad_checkpointing).to(device)
 
@@ -73,8 +75,7 @@ class JointEncoder(nn.Module):
         super().__init__()
         self.family, self.visual = family, visual
         del visual.proj, visual.ln_post  # the joint encoder takes every token as the tower's last block gives it
-        width, size = visual.conv1.out_channels, text["width"]
-        self.hidden_patch = nn.Parameter(torch.zeros(width))
+        width, size = len(visual.class_embedding), text["width"]
         self.hidden_word = nn.Parameter(torch.zeros(size))
         self.seen = nn.Linear(width, size)
         self.words = nn.Embedding(text["vocab_size"], size)
@@ -89,7 +90,7 @@ class JointEncoder(nn.Module):
         nn.init.normal_(self.words.weight, std=0.02)
 
     def forward(self, images: torch.Tensor, tokens: torch.Tensor) -> Outputs:
-        """The three losses, each a scalar; the share of pairs that the last one judges rightly."""
+        """The three losses, each a scalar; the share of images whose caption is found."""
         tokens = cut(tokens)
         words, patches = self.fill_in(images, tokens)
         match, right = self.judge(images, tokens)
@@ -107,19 +108,19 @@ class JointEncoder(nn.Module):
         return words / silent.sum().clamp(min=1), (error * hidden).sum() / hidden.sum().clamp(min=1)
 
     def judge(self, images: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The cross entropy of telling each true pair from the image with the next sample's caption."""
+        """The cross entropy of finding each image's caption among it and the next few samples' captions."""
         seen = self.see(images)
-        true, wrong = self.fit(seen, tokens), self.fit(seen, tokens.roll(1, dims=0))
-        loss = functional.softplus(-true).mean() + functional.softplus(wrong).mean()
-        return loss / 2, ((true > 0).float().mean() + (wrong < 0).float().mean()) / 2
+        fits = torch.stack([self.fit(seen, tokens.roll(-by, dims=0)) for by in range(1 + WRONG_CAPTIONS)], dim=1)
+        first = torch.zeros(len(fits), dtype=torch.long, device=fits.device)
+        return functional.cross_entropy(fits, first), (fits.argmax(1) == 0).float().mean()
 
     def see(self, images: torch.Tensor, hidden: torch.Tensor | None = None) -> torch.Tensor:
-        """The class token and the patches (B, 1 + P, width); `hidden` (B, P) says which patches to cover."""
-        x = self.visual._embeds(images)
+        """The class token and the patches (B, 1 + P, width); `hidden` (B, P) says which patches to paint over."""
         if hidden is not None:
-            covered = self.hidden_patch + self.visual.positional_embedding[1:]
-            x = torch.cat([x[:, :1], torch.where(hidden[..., None], covered.to(x.dtype), x[:, 1:])], dim=1)
-        return self.visual.transformer(x)
+            rows, columns = self.visual.grid_size
+            shown = ~hidden.view(-1, 1, rows, columns)
+            images = images * functional.interpolate(shown.to(images.dtype), images.shape[2:])
+        return self.visual.transformer(self.visual._embeds(images))
 
     def encode(
         self, seen: torch.Tensor, tokens: torch.Tensor, silent: torch.Tensor | None = None
@@ -134,7 +135,7 @@ class JointEncoder(nn.Module):
         return x[:, : seen.shape[1]], x[:, seen.shape[1] :]
 
     def fit(self, seen: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """The logit of each pair's belonging together: float32 (B,)."""
+        """How well the nth caption fits the nth image, as a logit: float32 (B,)."""
         return self.match(self.encode(seen, tokens)[0][:, 0]).float().squeeze(1)
 
 

@@ -23,7 +23,16 @@ from trainer.hard_negatives import WithHardNegatives
 from trainer.model import Tokenizer, build_model, build_tokenizer, model_config
 from trainer.scales import Scale
 
-FIRST_SCALE, FIRST_BIAS = math.log(10), -10.0  # the paper's, so that at first every pair is taken for a wrong one
+FIRST_SCALE = math.log(10)
+
+
+def first_logits(scale: Scale) -> dict[str, float]:
+    """open_clip's names for the first temperature, the paper's, and the first bias: that of one true pair per batch.
+
+    The paper's -10 is that of its batches of 32,768. In a batch of some hundreds it makes a model first draw all its
+    vectors together, which it can hardly undo.
+    """
+    return {"init_logit_scale": FIRST_SCALE, "init_logit_bias": -math.log(scale.batch_size)}
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,7 @@ class Siglip(Family):
 
     def configure(self, scale: Scale) -> Scale:
         """The scale's own towers, with the temperature and the bias that the loss needs."""
-        first = {"init_logit_scale": FIRST_SCALE, "init_logit_bias": FIRST_BIAS}
-        return dataclasses.replace(scale, model={**model_config(scale), **first})
+        return dataclasses.replace(scale, model={**model_config(scale), **first_logits(scale)})
 
     def tokenizer(self, scale: Scale) -> Tokenizer:
         tokenizer = build_tokenizer(scale)
