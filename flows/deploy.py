@@ -14,6 +14,7 @@ from prefect import get_client, serve
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.runner.storage import LocalStorage
 from prefect.schedules import Cron, Interval
 from prefect.settings import PREFECT_API_URL
 
@@ -68,6 +69,8 @@ def runner_deployment(one: Planned, pool: str | None = None) -> RunnerDeployment
 def register(planned: Sequence[Planned], pool: str) -> list[str]:
     """Register deployments for the workers of a work pool; their names as `flow/name`.
 
+    Workers run them in the folder that this process is in, by its path, so that paths mean the same there.
+
     Raises:
         RequestError: there is no such pool; names those that there are.
     """
@@ -82,6 +85,7 @@ def register(planned: Sequence[Planned], pool: str) -> list[str]:
         )
     deployments = [runner_deployment(one, pool) for one in planned]
     for deployment in deployments:
+        deployment.storage = LocalStorage(str(Path.cwd()))
         deployment.apply()
     return [deployment.full_name for deployment in deployments]
 
@@ -137,7 +141,7 @@ async def start_again(names: Sequence[str]) -> list[str]:
 
 
 async def _ask(method: str, path: str, body: Any = None) -> Any:
-    """Ask the server's API. Not by the client's own methods: they send nulls, which some servers refuse."""
+    """Ask the server's API and give its answer as plain data."""
     async with get_client() as client:
         answer = await client.request(method, path, **({} if body is None else {"json": body}))  # type: ignore[arg-type]
         return answer.json()

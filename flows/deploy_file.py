@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_type_hints
 from zoneinfo import available_timezones
 
 import yaml
 from prefect import Flow
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.exceptions import ParameterTypeError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from curate.errors import RequestError
 from curate.recipe import load_recipe
@@ -70,17 +70,9 @@ class DeploymentsFile(BaseModel):
 
 
 def flow_of(name: FlowName) -> Flow[..., Any]:
-    """The flow of a name; imported only now, since some load torch."""
-    from flows.acquire import acquire
-    from flows.curation import curation
-    from flows.pipeline import pipeline
-
-    if name == "ablation":
-        from flows.ablation import ablation
-
-        return ablation
-    known: dict[str, Flow[..., Any]] = {"acquire": acquire, "curation": curation, "pipeline": pipeline}
-    return known[name]
+    """The flow of a name, `flows/NAME.py`; imported only now, since some load torch."""
+    found: Flow[..., Any] = getattr(importlib.import_module(f"flows.{name}"), name)
+    return found
 
 
 def load_deployments(file: str | Path) -> tuple[Planned, ...]:
@@ -123,15 +115,14 @@ def _check(where: str, one: Planned) -> None:
     except TypeError as error:
         raise RequestError(f"{where}: parameters: {error}") from error
     bound.apply_defaults()
-    try:
-        flow.validate_parameters(dict(bound.arguments))
-    except ParameterTypeError as error:
-        problem = error.__cause__ or error.__context__
-        said = str(error)
-        if isinstance(problem, ValidationError):
-            first = problem.errors()[0]
-            said = f"parameters.{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise RequestError(f"{where}: {said}") from error
+    kinds = get_type_hints(flow.fn)
+    for name, value in bound.arguments.items():
+        try:
+            TypeAdapter(kinds[name]).validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(["parameters", name, *map(str, first["loc"])])
+            raise RequestError(f"{where}: {field}: {first['msg']}") from error
     given = bound.arguments
     try:
         if "recipe" in given:
