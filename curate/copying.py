@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from io import FileIO
 
 import numpy as np
@@ -42,39 +41,26 @@ class Sink:
             left = left[self._file.write(left) :]
 
 
-def copy_ranges(source: FileIO, sink: Sink, offsets: np.ndarray, lengths: np.ndarray, ahead: bool = False) -> None:
+def copy_ranges(source: FileIO, sink: Sink, offsets: np.ndarray, lengths: np.ndarray) -> None:
     """Append byte ranges of a file, given in order and apart from each other.
-
-    `ahead`: a thread reads on while what was read is written, which pays where there is a core that nothing else
-    needs.
 
     Raises:
         WorkError: the file ends before the last of them does.
     """
-    if not len(offsets):
-        return
-    if not ahead:
-        for piece in _pieces(source, [bytearray(SPAN)], offsets, lengths):
+    if len(offsets):
+        for piece in _pieces(source, memoryview(bytearray(SPAN)), offsets, lengths):
             sink.write(piece)
-        return
-    pieces = _pieces(source, [bytearray(SPAN), bytearray(SPAN)], offsets, lengths)
-    with ThreadPoolExecutor(1) as reader:
-        coming: Future[memoryview | None] = reader.submit(next, pieces, None)
-        while (data := coming.result()) is not None:
-            coming = reader.submit(next, pieces, None)
-            sink.write(data)
 
 
-def _pieces(source: FileIO, buffers: list[bytearray], offsets: np.ndarray, lengths: np.ndarray) -> Iterator[memoryview]:
-    """The bytes of the ranges, in pieces that lie in one buffer and then in the next."""
-    views = itertools.cycle([memoryview(buffer) for buffer in buffers])
+def _pieces(source: FileIO, view: memoryview, offsets: np.ndarray, lengths: np.ndarray) -> Iterator[memoryview]:
+    """The bytes of the ranges, in pieces that lie in the same buffer one after another."""
     waste = memoryview(bytearray(HOLE))
     for begins, ends in _spans(*_joined(offsets, offsets + lengths)):
         if len(begins) == 1:
             for at in range(int(begins[0]), int(ends[0]), SPAN):
-                yield _read(source, next(views)[: min(SPAN, int(ends[0]) - at)], at)
+                yield _read(source, view[: min(SPAN, int(ends[0]) - at)], at)
         else:
-            yield _read_apart(source, next(views), waste, begins, ends)
+            yield _read_apart(source, view, waste, begins, ends)
 
 
 def _joined(begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

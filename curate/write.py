@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,8 +40,6 @@ class WriteTask:
     columns: tuple[str, ...]
     blur: bool = False
     """Faces are blurred: images that show some are not copied (see `curate.blur`)."""
-    ahead: bool = False
-    """There are fewer shards than cores, so that one may be read and written at once."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +88,6 @@ def write_shards(
             sources = tuple((tasks[int(shard[0])], row) for shard, row in pieces)
             work.append(WriteTask(out, f"{number:05d}", plan, sources, columns, blur))
     _remove_others(out, {task.name for task in work})
-    if len(work) < engine.workers:
-        work = [replace(task, ahead=True) for task in work]
     yield from engine.map(write_shard, work, light=not blur)
     give_back()
 
@@ -119,7 +115,7 @@ def write_shard(task: WriteTask) -> WrittenShard:
                 if task.blur:
                     table = copy_blurred(shard, sink, table)
                 else:
-                    copy_ranges(shard, sink, table["offset"].to_numpy(), table["length"].to_numpy(), task.ahead)
+                    copy_ranges(shard, sink, table["offset"].to_numpy(), table["length"].to_numpy())
             kept.add(table.drop_columns(places))
         sink.write(bytes(-(-(sink.size + _END) // _RECORD) * _RECORD - sink.size))
         fact = {"plan": task.plan, "samples": kept.rows, "bytes": sink.size, "digest": sink.digest}

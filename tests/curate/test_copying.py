@@ -61,16 +61,6 @@ def test_a_file_that_became_shorter_is_said(source: Path) -> None:
         copied(source, [(len(DATA) - 10, 20)])
 
 
-def test_reading_ahead_of_writing_gives_the_same_bytes(source: Path) -> None:
-    ranges = [(at, 700) for at in range(512, len(DATA) - 1024, 2048)]
-    target = source.with_suffix(".ahead")
-    with source.open("rb", buffering=0) as file, target.open("wb", buffering=0) as out:
-        sink = Sink(out)
-        copy_ranges(file, sink, np.array([a for a, _ in ranges]), np.array([n for _, n in ranges]), ahead=True)
-    assert target.read_bytes() == b"".join(DATA[a : a + n] for a, n in ranges)
-    assert sink.digest == xxhash.xxh3_128(target.read_bytes()).hexdigest()
-
-
 def test_more_ranges_than_one_call_takes(source: Path) -> None:
     ranges = [(at, 8) for at in range(0, 64_000, 16)]
     assert copied(source, ranges) == b"".join(DATA[a : a + n] for a, n in ranges)
