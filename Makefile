@@ -51,7 +51,7 @@ $(READY): requirements.lock pyproject.toml
 # Names and versions only: a lock with download hosts would tie the project to one registry.
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header \
-		--extra cpu --extra spark --extra cld3 --extra ocr --extra safety --extra hf --extra captioning --extra dev pyproject.toml -o requirements.lock
+		--extra cpu --extra spark --extra cld3 --extra ocr --extra safety --extra hf --extra captioning --extra s3 --extra dev pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
