@@ -130,7 +130,7 @@ def squares(count: int, seed: int) -> list[tuple[str, Members, list[float]]]:
 
 def test_it_learns_where_things_are(nano: Scale, tmp_path: Path) -> None:
     write_tar(tmp_path / "shards/0.tar", [(key, members) for key, members, _ in squares(48, seed=0)])
-    scale = dataclasses.replace(nano, samples_seen=16 * 400, lr=5e-3, log_steps=50, save_steps=500)
+    scale = dataclasses.replace(nano, samples_seen=16 * 600, lr=5e-3, log_steps=50, save_steps=500)
     train(tmp_path / "shards", tmp_path / "out", scale=scale, family={"name": "decoder", "grounding": True, "grid": 4})
     model = load_checkpoint(tmp_path / "out", "cpu")
     assert model.grounds

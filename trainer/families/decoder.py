@@ -75,8 +75,8 @@ class Decoder(Family):
 
     def build(self, scale: Scale, seed: int, device: torch.device) -> torch.nn.Module:
         torch.manual_seed(seed)
-        network = EarlyFusion(scale.model, scale.image_size, len(self.tokenizer(scale)), scale.grad_checkpointing)
-        return network.to(device)
+        tokens, grid = self.tokenizer(scale).first_location, self.grid if self.grounding else 0
+        return EarlyFusion(scale.model, scale.image_size, tokens, grid, scale.grad_checkpointing).to(device)
 
     def before_step(self, model: Any, step: int, steps: int) -> float:
         model.step.fill_(step)
@@ -97,20 +97,24 @@ class Decoder(Family):
 
 
 class EarlyFusion(nn.Module):
-    """The transformer. The embedding of a token is also what its logit is read with."""
+    """The transformer. The embedding of a token is also what its logit is read with; that of a location is the sum of
+    its row's and its column's, so that every box says something of all the cells beside and above it.
+    """
 
-    def __init__(self, size: Any, image_size: int, tokens: int, grad_checkpointing: bool = False):
+    def __init__(self, size: Any, image_size: int, tokens: int, grid: int = 0, grad_checkpointing: bool = False):
         super().__init__()
         self.step: torch.Tensor
         self.patch, self.grad_checkpointing = size["patch"], grad_checkpointing
         self.seen = (image_size // self.patch) ** 2  # patches of an image
         self.patches = nn.Linear(3 * self.patch**2, size["width"])
-        self.embedding = nn.Embedding(tokens, size["width"])
+        self.embedding = nn.Parameter(torch.empty(tokens, size["width"]))  # of text, start and end
+        self.rows, self.columns = (nn.Parameter(torch.empty(grid, size["width"])) for _ in range(2))
         self.positions = nn.Parameter(torch.empty(self.seen + size["context"], size["width"]))
         self.blocks = nn.ModuleList(Block(size["width"], size["heads"]) for _ in range(size["layers"]))
         self.norm = nn.LayerNorm(size["width"])
         self.register_buffer("step", torch.zeros((), dtype=torch.int64), persistent=False)
-        nn.init.normal_(self.embedding.weight, std=size["width"] ** -0.5)
+        for embedding, several in ((self.embedding, 1), (self.rows, 2), (self.columns, 2)):
+            nn.init.normal_(embedding, std=(several * size["width"]) ** -0.5)
         nn.init.normal_(self.positions, std=0.5)  # next to patches of about 1, or nothing could be told by its place
         for name, weight in self.blocks.named_parameters():
             if name.endswith(("out.weight", "mlp.2.weight")):  # less, the more of them add to the stream
@@ -135,11 +139,15 @@ class EarlyFusion(nn.Module):
 
     def hear(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens (B, L) as (B, L, width), of the size of patches."""
-        return self.embedding(tokens) * self.embedding.embedding_dim**0.5
+        return functional.embedding(tokens, self.vocabulary()) * self.embedding.shape[1] ** 0.5
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """What follows each place of the last block's (B, L, width): (B, L, V)."""
-        return functional.linear(self.norm(x), self.embedding.weight)
+        return functional.linear(self.norm(x), self.vocabulary())
+
+    def vocabulary(self) -> torch.Tensor:
+        """The embedding of every token, (V, width)."""
+        return torch.cat([self.embedding, (self.rows[:, None] + self.columns).flatten(0, 1)])
 
     def go_on(self, x: torch.Tensor, cache: Cache) -> torch.Tensor:
         """The sequence (N, L, width) read after what the cache holds, which then holds it too."""
@@ -190,7 +198,8 @@ class DecoderModel(GenerativeModel):
         size = config["model"]
         self.grounds, self.grid = family.grounding, family.grid
         self.words: Words = Words(size["vocabulary"], size["context"], self.grid**2 if self.grounds else 0)
-        self.network = EarlyFusion(size, self.side, len(self.words)).to(device).eval()
+        grid = self.grid if self.grounds else 0
+        self.network = EarlyFusion(size, self.side, self.words.first_location, grid).to(device).eval()
         self.network.load_state_dict(load_file(folder / WEIGHTS, device=str(device)))
 
     def read(self, images: torch.Tensor, times: int = 1) -> Cache:
