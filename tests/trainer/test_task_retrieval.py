@@ -46,6 +46,12 @@ def test_a_model_that_cannot_tell_finds_nothing(folder: Path) -> None:
     assert (done.value, done.metrics["image_to_text_r@1"], done.metrics["text_to_image_r@1"]) == (0, 0, 0)
 
 
+def test_a_score_that_is_no_number_finds_nothing() -> None:
+    scores = torch.tensor([[torch.nan, 0.1], [0.2, -torch.inf]])
+    of_images, of_texts = ranks_of_scores(scores, np.array([0, 1]))
+    assert of_images.tolist() == of_texts.tolist() == [1, 1]
+
+
 def test_too_many_pairs_for_a_family_without_embeddings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrieval, "MOST_PAIRS", 11)
     with pytest.raises(ValueError, match="has 3 images and 4 captions, 11 pairs are the most for the family scripted"):

@@ -41,8 +41,9 @@ def run(folder: str, model: VisionLanguageModel, batch_size: int) -> TaskResult:
 
         for batch in batched(prepared(folder, prepare, skipped, part), batch_size):
             images = torch.stack([image for _, (image, _, _) in batch]).to(model.device)
-            fits = model.match_pairs(images, [text for _, (_, text, _) in batch]).double().tolist()
-            for (key, (_, _, trained)), fit in zip(batch, fits, strict=True):
+            fits = model.match_pairs(images, [text for _, (_, text, _) in batch]).double()
+            known = fits.masked_fill(fits.isnan(), -torch.inf).tolist()
+            for (key, (_, _, trained)), fit in zip(batch, known, strict=True):
                 found[trained][0].append(key)
                 found[trained][1].append(fit)
     (keys, trained_fits), (_, held_out_fits) = found[True], found[False]

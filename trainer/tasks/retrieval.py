@@ -87,14 +87,15 @@ def ranks_of_scores(scores: torch.Tensor, owner: np.ndarray) -> tuple[np.ndarray
 def _ahead_of_best(scores: torch.Tensor, owner: np.ndarray) -> np.ndarray:
     """For each row, how many foreign texts score at least as high as the best of its own."""
     own = _is_own(scores, owner)
-    best = scores.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
+    best = scores.masked_fill(~own | scores.isnan(), -torch.inf).amax(dim=1, keepdim=True)
     return ((scores >= best) & ~own).sum(dim=1).cpu().numpy()
 
 
 def _ahead_of_own(scores: torch.Tensor, owner: np.ndarray) -> np.ndarray:
     """For each column, how many foreign images score at least as high as its own."""
     own = _is_own(scores, owner)
-    return ((scores >= (scores * own).sum(dim=0)) & ~own).sum(dim=0).cpu().numpy()
+    right = scores.masked_fill(~own, 0).sum(dim=0).nan_to_num(nan=-torch.inf)  # no score finds nothing
+    return ((scores >= right) & ~own).sum(dim=0).cpu().numpy()
 
 
 def _is_own(scores: torch.Tensor, owner: np.ndarray) -> torch.Tensor:
