@@ -65,10 +65,16 @@ def pipeline(
 def _prove(experiment: str, folder: str, engine: str, workers: int | None, history: str | None) -> dict[str, Any]:
     from flows.ablation import REPORT, ablation  # loads torch
 
-    asked = load_experiment(experiment).model_copy(update={"pool": f"{folder}/{POOL}", "cache": None})
-    file, out = Path(folder) / EXPERIMENT, f"{folder}/{ABLATION}"
-    file.write_text(yaml.safe_dump(asked.model_dump(mode="json"), sort_keys=False))
-    result = ablation(experiment=str(file), out=out, engine=engine, workers=workers)
+    out = f"{folder}/{ABLATION}"
+    result = ablation(experiment=experiment_on(experiment, folder), out=out, engine=engine, workers=workers)
     if history is not None:
         run_as_task("accuracy", lambda: watch_accuracy(Folder(history), out, result))
     return {"verdicts": result["verdicts"], "report": f"{out}/{REPORT}"}
+
+
+def experiment_on(experiment: str, folder: str) -> str:
+    """Write the experiment into `folder`, with the pool that was acquired there; the path of its file."""
+    asked = load_experiment(experiment).model_copy(update={"pool": f"{folder}/{POOL}", "cache": None})
+    file = Path(folder) / EXPERIMENT
+    file.write_text(yaml.safe_dump(asked.model_dump(mode="json"), sort_keys=False))
+    return str(file)
