@@ -8,7 +8,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from curate.acquire.html_tags import Tag, attributes, tag_at, tags
-from curate.acquire.html_text import Decoder, fold
+from curate.acquire.html_text import Decoder, attribute_text, fold
 
 MAX_IMAGES = 100_000  # of a page; keeps a hostile one from costing more than seconds
 _MAX_LICENCES = 100  # places looked at
@@ -93,14 +93,15 @@ class _Reader:
         return self._markup
 
     def _attributes(self, tag: Tag) -> dict[str, str]:
-        found = attributes(self._html[tag.start : tag.end])
-        return {self._decoder.decode(name): self._decoder.attribute(value) for name, value in found.items()}
+        text = self._decoder.decode(self._html[tag.start : tag.end])
+        found = attributes(text)
+        return {name: attribute_text(value) for name, value in found.items()} if "&" in text else found
 
     def _image(self, tag: Tag) -> None:
         markup = self._markup
         if len(markup.images) >= MAX_IMAGES:
             return
-        has_text = self._figures or self._all or _ALT.search(self._html, tag.start, tag.end)
+        has_text = self._figures or self._all or self._has_alt(tag.start, tag.end)
         sources: list[str] = []
         if self._picture is not None:
             if not _PICTURE_END.search(self._html, self._picture[0], tag.start):
@@ -111,6 +112,11 @@ class _Reader:
             return
         figure = self._figures[-1] if self._figures else None
         markup.images.append(Image(self._attributes(tag), tag.start, figure, tuple(sources)))
+
+    def _has_alt(self, start: int, end: int) -> bool:
+        """Whether an image may have an alt text; most that have none are told without reading their attributes."""
+        place = self._html.find(b"alt", start, end)
+        return _ALT.search(self._html, place - 1 if place > 0 else start, end) is not None
 
     def _raw_text(self, tag: Tag) -> None:
         assert tag.raw is not None

@@ -36,7 +36,14 @@ _CODECS = {"x-user-defined": "latin-1", "iso-8859-8-i": "iso-8859-8", "x-mac-cyr
 
 def fold(text: str) -> str:
     """One line: white space and control characters become single spaces; cut at MAX_CAPTION characters."""
+    if text.isascii() and text.isprintable() and "  " not in text and len(text) <= MAX_CAPTION:
+        return text.strip()
     return _FOLD.sub(" ", text[: 4 * MAX_CAPTION]).strip()[:MAX_CAPTION].rstrip()
+
+
+def attribute_text(value: str) -> str:
+    """An attribute's value; references are resolved as in attributes, where `?a=1&copy=2` holds none."""
+    return _NAMED.sub(_resolved, value) if "&" in value else value
 
 
 class Decoder:
@@ -66,11 +73,6 @@ class Decoder:
 
     def decode(self, part: bytes) -> str:
         return part.decode("ascii") if part.isascii() else part.decode(self.codec, "replace")
-
-    def attribute(self, value: bytes) -> str:
-        """An attribute's value; references are resolved as in attributes, where `?a=1&copy=2` holds none."""
-        text = self.decode(value)
-        return _NAMED.sub(_resolved, text) if "&" in text else text
 
     def text(self, part: bytes) -> str:
         """The text of a piece of markup, on one line: inline tags vanish, others separate words."""

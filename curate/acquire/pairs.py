@@ -6,10 +6,9 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -40,8 +39,7 @@ def pair_uid(url: str, caption: str) -> str:
     return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """One image with one text, as a page shows it. See SCHEMA for the fields."""
 
     url: str
@@ -54,8 +52,7 @@ class Pair:
     height_attribute: int | None = None
 
     def row(self) -> dict[str, Any]:
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return {"uid": pair_uid(self.url, self.caption), **fields}
+        return {"uid": pair_uid(self.url, self.caption), **self._asdict()}
 
 
 class PairWriter:
@@ -82,7 +79,7 @@ class PairWriter:
         self._writer.write_table(table, _ROW_GROUP)
 
     def _write(self, pairs: list[Pair]) -> None:
-        columns: dict[str, list[Any]] = {name: [getattr(pair, name) for pair in pairs] for name in Pair.__slots__}
+        columns: dict[str, Sequence[Any]] = dict(zip(Pair._fields, zip(*pairs, strict=True), strict=True))
         columns["uid"] = [pair_uid(pair.url, pair.caption) for pair in pairs]
         self._writer.write_table(pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA))
 

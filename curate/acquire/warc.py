@@ -36,12 +36,17 @@ def archive_pages(
     could not be read; it is gone on with at the next record), no_archive (the file cannot be opened). Raises
     RequestError for a store that is not known.
     """
+    from fastwarc.warc import WarcRecordType
+
     limits = limits or FetchLimits()
     agent = product(limits.user_agent)
     try:
         with open_archive(source, limits) as stream:
             for record in _records(source, stream, failures):
-                page = _wat_page(record, texts, agent) if _is_wat(record) else _warc_page(record, limits, texts, agent)
+                if record.record_type == WarcRecordType.response:
+                    page = _warc_page(record, limits, texts, agent)
+                else:
+                    page = _wat_page(record, texts, agent)
                 if isinstance(page, PageImages) and page.refused is None:
                     yield page
                 elif page:
@@ -110,10 +115,6 @@ def _ends_well(stream: BinaryIO, place: int) -> bool:
     return whole
 
 
-def _is_wat(record: Any) -> bool:
-    return (record.headers.get("Content-Type") or "").startswith("application/json")
-
-
 def _warc_page(record: Any, limits: FetchLimits, texts: Collection[str], agent: str) -> PageImages | str:
     """The page of a response, or why it gives none; "" for a record that is no response."""
     headers = record.http_headers
@@ -146,6 +147,8 @@ def _unusable(headers: Any, record: Any) -> str | None:
 
 
 def _wat_page(record: Any, texts: Collection[str], agent: str) -> PageImages | str:
+    if not (record.headers.get("Content-Type") or "").startswith("application/json"):
+        return ""  # what an archiver notes about a capture
     reason, url, headers, markup = read_wat(record.reader.read())
     if reason is not None:
         return "" if reason == "skip" else reason
