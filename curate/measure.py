@@ -209,11 +209,11 @@ def _no_errors(footer: pq.FileMetaData) -> bool:
 def cached(task: ShardTask, folder: str) -> dict | None:
     """The facts in the footer of a sidecar, if it was measured from this very shard."""
     name = sidecar(folder, task.shard.name)
-    if not task.cache.exists(name):
-        return None
     try:
         with task.cache.parquet(name) as file:
             fact = json.loads(file.metadata.metadata[b"curate"])
+    except FileNotFoundError:
+        return None
     except (pa.ArrowInvalid, KeyError, ValueError):
         log.warning("%s is damaged and will be measured again", task.cache.path(name))
         return None

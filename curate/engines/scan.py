@@ -83,8 +83,8 @@ class Scan(ds.Dataset):
     def _hold(self, number: int, found: dict[str, pa.ChunkedArray]) -> None:
         """Keep narrow columns, while there is room: a filter may look at them several times."""
         for name, column in found.items():
-            if not pa.types.is_nested(column.type) and column.nbytes <= self._room:
-                self._room -= column.nbytes
+            if not pa.types.is_nested(column.type) and (size := column.get_total_buffer_size()) <= self._room:
+                self._room -= size
                 self._held[number, name] = column
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -39,6 +40,10 @@ class Feature(BaseModel, ABC):
 
     def columns(self) -> tuple[str, ...]:
         """The names of its columns."""
+        return self._column_names
+
+    @cached_property
+    def _column_names(self) -> tuple[str, ...]:
         return tuple(self.arrow_schema().names)
 
     @abstractmethod
