@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import tomllib
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -123,6 +124,12 @@ def test_lmms_eval_finds_the_model() -> None:
     registry.register_manifest(importlib.import_module("trainer.adapters").lmms_eval_manifest(), overwrite=True)
     found = registry.get_model_class("curate")
     assert (found.__module__, found.__name__) == ("trainer.adapters.lmms_eval", "CurateModel")
+
+
+def test_the_entry_point_leads_to_the_manifest() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    module_name, _, function = project["entry-points"]["lmms_eval.models"]["curate"].partition(":")
+    assert callable(getattr(importlib.import_module(module_name), function))
 
 
 def test_vlmevalkit_generates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
