@@ -160,10 +160,18 @@ def test_a_vit_gives_its_patches(nano: Scale, tmp_path: Path, colours: Path) -> 
     train(colours, tmp_path / "vit", scale=dataclasses.replace(nano, model=model), samples_seen=16)
     family = Backbone(vision=str(tmp_path / "vit"))
     network: Any = family.build(family.configure(nano), 0, CPU)
-    assert (network.vision.layer, network.vision.width) == (1, 32)
+    assert (network.vision.layers, network.vision.width) == ([1], 32)
     assert network.vision(torch.zeros(2, 3, 32, 32)).shape == (2, 16, 32)
     kept = load_checkpoint(tmp_path / "vit", "cpu").network.visual.state_dict()  # type: ignore[attr-defined]
     assert all(torch.equal(value, kept[name]) for name, value in network.vision.tower.state_dict().items())
+
+
+def test_a_small_resnet_gives_places_and_what_it_says_in_the_end(nano: Scale) -> None:
+    network: Any = Backbone().build(Backbone().configure(nano), 0, CPU)
+    maps = network.vision.tower.forward_intermediates(torch.ones(2, 3, 32, 32), intermediates_only=True)
+    shapes = [tuple(found.shape[1:]) for found in maps["image_intermediates"]]
+    assert shapes == [(8, 8, 8), (32, 8, 8), (64, 4, 4), (128, 2, 2), (256, 1, 1)]
+    assert network.vision(torch.ones(2, 3, 32, 32)).shape == (2, 16, 64 + 256)
 
 
 def test_a_named_tower_brings_its_preprocessing() -> None:

@@ -66,8 +66,10 @@ def empty_vision(config: dict[str, Any]) -> nn.Module:
 
 
 class Sight(nn.Module):
-    """An image tower that gives its last feature map of at least 3 x 3 places: for a ViT, what its last layer says of
-    every patch.
+    """An image tower that says of every place what its last layer saw there: for a ViT, of every patch.
+
+    Where its last feature map has fewer than 3 x 3 places, as in a small ResNet, they are those of the last map that
+    has so many, and each is told what the last map says of it too.
     """
 
     def __init__(self, tower: nn.Module, image_size: int):
@@ -75,13 +77,16 @@ class Sight(nn.Module):
         self.tower: Any = tower
         with torch.no_grad():  # evaluating: the running statistics stay
             maps = [m.shape for m in self.eval()._maps(torch.zeros(1, 3, image_size, image_size), None)]
-        self.layer = max((i for i, m in enumerate(maps) if m[2] * m[3] >= _FEWEST), default=0)
-        self.width = maps[self.layer][1]
+        wide = max((i for i, m in enumerate(maps) if m[2] * m[3] >= _FEWEST), default=0)
+        self.layers = sorted({wide, len(maps) - 1})
+        self.width = sum(maps[layer][1] for layer in self.layers)
         self.train()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images (B, 3, S, S) as features (B, places, width), row by row."""
-        return self._maps(images, [self.layer])[-1].flatten(2).transpose(1, 2)
+        places, *more = self._maps(images, self.layers)
+        found = [places] + [nn.functional.interpolate(last, places.shape[2:]) for last in more]
+        return torch.cat(found, dim=1).flatten(2).transpose(1, 2)
 
     def _maps(self, images: torch.Tensor, layers: list[int] | None) -> list[torch.Tensor]:
         found: list[torch.Tensor] = self.tower.forward_intermediates(images, indices=layers, intermediates_only=True)[
