@@ -181,8 +181,9 @@ class Training:
         if self.scale.compile and self.world.device.type == "cuda":
             model = torch.compile(model)
         if self.world.size > 1:
-            changes = self.family.staged or self.scale.accumulate > 1  # such a graph is searched for what it leaves out
-            model = DistributedDataParallel(model, static_graph=not changes, find_unused_parameters=changes)
+            staged = self.family.staged  # a graph that changes is searched for what it leaves out
+            static = not staged and self.scale.accumulate == 1
+            model = DistributedDataParallel(model, static_graph=static, find_unused_parameters=staged)
         return model
 
     def save(self, path: Path) -> None:
