@@ -177,7 +177,9 @@ class _Reader:
                 break
             raw = bisect_right(starts, place) - 1
             tag = tag_at(html, html.rfind(b"<", 0, place), (b"a", b"link", b"area"))
-            if tag is not None and place < tag.end and (raw < 0 or place >= self._raw[raw][1]):
+            if (raw >= 0 and place < self._raw[raw][1]) or html.rfind(b"<!--", 0, place) > html.rfind(b"-->", 0, place):
+                continue
+            if tag is not None and place < tag.end:
                 found.append(self._attributes(tag))
         return found
 

@@ -78,8 +78,12 @@ class Decoder:
         """The text of a piece of markup, on one line: inline tags vanish, others separate words."""
         text = self.decode(part[: 64 * MAX_CAPTION])
         if "<" in text:
-            text = _MARKUP.sub(lambda tag: "" if (tag.group(2) or "").lower() in _INLINE else " ", text)
+            text = _MARKUP.sub(_between_words, text)
         return fold(references.unescape(text) if "&" in text else text)
+
+
+def _between_words(markup: re.Match[str]) -> str:
+    return "" if markup.group().startswith("<!--") or (markup.group(2) or "").lower() in _INLINE else " "
 
 
 def _encoding(html: bytes, charset: str | None) -> str:

@@ -13,8 +13,8 @@ MAX_URL = 4096  # characters; what is longer is no image address
 _GAP, _ADDRESS, _DESCRIPTORS = re.compile(r"[\s,]*"), re.compile(r"\S+"), re.compile(r"[^,]*")
 _DESCRIPTOR = re.compile(r"(\d{1,7}(?:\.\d{1,4})?)([wx])")
 # Addresses that normalising would not change; most are of this kind, and normalising costs twenty times as much.
-_CLEAN_PATH = r"/(?:(?!/|\.)(?:[A-Za-z0-9._~,;:@=&+-]|%[0-9A-F]{2})*+(?:/(?=[^/.?#])|(?=\?|$)))*+"
-_CLEAN_QUERY = r"(?:\?(?:[A-Za-z0-9._~/,;:@=&+-]|%[0-9A-F]{2})++)?"
+_CLEAN_PATH = r"/(?:(?!/|\.)(?:[A-Za-z0-9._~,:@=&+-]|%[0-9A-F]{2})*+(?:/(?=[^/.?#])|(?=\?|$)))*+"
+_CLEAN_QUERY = r"(?:\?(?:[A-Za-z0-9._~/,:@=&+-]|%[0-9A-F]{2})++)?"
 _HOST = r"https?://(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)++[a-z]{2,24}"
 _CLEAN_URL = re.compile(_HOST + _CLEAN_PATH + _CLEAN_QUERY)
 _CLEAN_ROOTED = re.compile(_CLEAN_PATH + _CLEAN_QUERY)

@@ -67,6 +67,9 @@ def test_pairs_come_in_the_order_of_the_pages(server: Server, tmp_path: Path) ->
         ("/secret/page.html", "robots"),
         ("/not-html", "not_html"),
         ("/bomb", "protocol"),
+        ("/a/print/page.html", "robots"),
+        ("/good.html?session=7", "robots"),
+        ("/noai", "noai"),
     ],
 )
 def test_hostile_answers_are_counted_by_reason(server: Server, tmp_path: Path, path: str, reason: str) -> None:
@@ -75,6 +78,12 @@ def test_hostile_answers_are_counted_by_reason(server: Server, tmp_path: Path, p
     assert report.failures == {reason: 1}
     assert captions(tmp_path) == ["from /good.html"]
     assert time.monotonic() - started < 10
+
+
+def test_robots_txt_may_allow_again(server: Server, tmp_path: Path) -> None:
+    report = crawl_paths(server, tmp_path, "/secret/open/page.html")
+    assert report.failures == {}
+    assert captions(tmp_path) == ["from /secret/open/page.html"]
 
 
 def test_a_forbidden_page_is_never_asked_for(server: Server, tmp_path: Path) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from resiliparse.parse.html import HTMLTree
 
-from curate.acquire.html import absolute_url, extract_pairs, largest_candidate, read_page
+from curate.acquire.html import ALL_TEXTS, absolute_url, extract_pairs, largest_candidate, read_page
+from curate.acquire.html_urls import _normalised
 from curate.acquire.pairs import pair_uid
 
 PAGE = "http://example.com/blog/post.html"
@@ -137,3 +141,145 @@ def test_hostile_pages_end_soon_and_give_valid_text(html: bytes) -> None:
     for pair in extract_pairs(html, PAGE, None):
         assert 0 < len(pair.caption.encode("utf-8")) <= 4 * 4096
     assert time.monotonic() - started < 10
+
+
+def test_a_page_with_10_000_images_gives_them_all() -> None:
+    html = "".join(f"<p><img src=/{n}.jpg alt='image {n}'>" for n in range(10_000))
+    assert [caption for _, caption, _ in found(html)] == [f"image {n}" for n in range(10_000)]
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "<!-- <img src=a alt=x> -->",
+        "<!-- > <img src=a alt=x> --!>",
+        "<script>'<img src=a alt=x>'</script >",
+        "<STYLE>/*<img src=a alt=x>*/</STYLE>",
+        "<title><img src=a alt=x></title>",
+        "<textarea>\n<img src=a alt=x></textarea>",
+        "<template><img src=a alt=x></template>",
+        "<iframe><img src=a alt=x></iframe>",
+        "<div title='<img src=a alt=x>'>",
+        '<div title = "<b>it\'s</b> <img src=a alt=x>">',
+        "<div data-a='>' <img src=a alt=x>",
+        "<a href=<img src=a alt=x>",
+        "<!-- '\" --><b title='<script>'>",
+        "<imgs src=a alt=x>",
+        "&lt;img src=a alt=x&gt;",
+    ],
+)
+def test_what_a_browser_does_not_see_is_not_invented(hidden: str) -> None:
+    assert [caption for _, caption, _ in found(f"{hidden}<p>it's \"<img src=b.jpg alt=seen>")] == ["seen"]
+    assert found("<p>a < b, <img src=b.jpg alt=cut") == []
+
+
+PIECES = [
+    "<img src=a alt={}>",
+    "<IMG\nALT='{}' src='b'/>",
+    '<img alt="{}" src="c" alt=second title="a > b">',
+    '<p title="it\'s">',
+    "<a href='x' title='<img src=a alt={}>'>",
+    "<!-- <img src=a alt={}> -->",
+    "<!-->",
+    "-->",
+    "<!--",
+    "<script>a < b && '<img src=a alt={}>' </script>",
+    "<style>",
+    "</style>",
+    "<textarea>",
+    "</textarea>",
+    "<div \"'>",
+    "<b a=''c='>'>",
+    "it's \"quoted\" a = 'b' < c > d",
+    "</div x='<img src=a alt={}>'>",
+    "<noscript><img src=a alt={}></noscript>",
+    "<",
+    ">",
+    '="',
+    "'",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12))
+def test_images_are_those_of_the_tree_of_a_browser(pieces: list[str]) -> None:
+    html = "<body>" + "".join(piece.replace("{}", f"n{place}") for place, piece in enumerate(pieces))
+    tree = HTMLTree.parse(html)
+    assert tree.document is not None
+    seen = [image.getattr("alt") for image in tree.document.query_selector_all("img[alt]")[:]]
+    assert [caption for _, caption, _ in found(html)] == seen
+
+
+def test_references_in_attributes_are_those_of_attributes() -> None:
+    html = "<img src='/i?a=1&copy=2&amp;b=3&lt=4' alt='&copy 2 &amp; &eacute;&#233;&#xD800; R&D'>"
+    assert found(html) == [("http://example.com/i?a=1&copy=2&b=3&lt=4", "© 2 & éé\ufffd R&D", "alt")]
+
+
+def test_open_graph_and_title() -> None:
+    head = (
+        "<title>The page</title><meta property=og:image content=/og.jpg><meta property=og:image content=/second.jpg>"
+        "<meta property='og:image:width' content=1200><meta name=og:title content='A title'>"
+        "<meta property=og:description content='What it is'>"
+    )
+    og = "http://example.com/og.jpg"
+    assert found(head) == [(og, "A title", "og_title"), (og, "What it is", "og_description")]
+    assert extract_pairs(head.encode(), PAGE)[0].width_attribute == 1200
+    page = read_page(f"{head}<img src=/a.jpg><img src=/b.jpg alt=b>".encode(), PAGE, texts=("alt", "title"))
+    assert [(pair.caption, pair.caption_source) for pair in page.pairs] == [
+        ("The page", "title"),
+        ("The page", "title"),
+        ("b", "alt"),
+    ]
+    assert read_page(head.encode(), PAGE, texts=ALL_TEXTS).pairs[0].caption_source == "og_title"
+
+
+@pytest.mark.parametrize(
+    ("html", "licence"),
+    [
+        ("<a rel='license nofollow' href=/terms>terms</a>", "http://example.com/terms"),
+        ("<link rel=license href=http://a.example/l>", "http://a.example/l"),
+        (
+            "<a href='https://creativecommons.org/licenses/by/4.0/'>CC</a>",
+            "https://creativecommons.org/licenses/by/4.0/",
+        ),
+        ('<script type=application/ld+json>{"license": "https:\\/\\/a.example\\/l"}</script>', "https://a.example/l"),
+        ("<!-- <a rel=license href=/terms> --><p>license", None),
+        ("<script>'<a rel=license href=/terms>'</script>", None),
+    ],
+)
+def test_the_licence_that_a_page_links(html: str, licence: str | None) -> None:
+    (pair,) = extract_pairs(f"<img src=a alt=x>{html}".encode(), PAGE)
+    assert pair.page_licence == licence
+
+
+def test_the_language_of_the_server_counts_where_the_page_says_none() -> None:
+    image = b"<img src=a alt=x>"
+    assert read_page(image, PAGE, headers=[("content-language", "De")]).pairs[0].page_language == "de"
+    assert read_page(image, PAGE, headers=[("content-language", "de, fr")]).pairs[0].page_language is None
+    assert (
+        read_page(b"<html lang=en>" + image, PAGE, headers=[("content-language", "de")]).pairs[0].page_language == "en"
+    )
+
+
+def test_figures_that_are_nested_or_never_closed() -> None:
+    nested = (
+        "<figure><figure><img src=a><figcaption>inner</figcaption></figure><img src=b><figcaption>outer</figcaption>"
+        "</figure><img src=c>"
+    )
+    assert [(url[-1], caption) for url, caption, _ in found(nested)] == [("a", "inner"), ("b", "outer")]
+    broken = "<div><figure><img src=a><figcaption>one</div><p>text</figcaption><p><img src=b>"
+    assert [url[-1] for url, _, _ in found(broken)] == ["a"]
+    assert found("<figure><img src=a><figcaption>one<br>two<!-- x -->s <b>3</b>")[0][1] == "one twos 3"
+
+
+@given(st.text("ab/.?#%2F=&:;@~ é'", max_size=12))
+def test_the_short_way_to_an_address_gives_what_the_long_one_gives(reference: str) -> None:
+    for written in (reference, "/" + reference, "http://example.com/" + reference):
+        assert absolute_url(written, PAGE) == _normalised(written, PAGE)
+
+
+def test_hostile_tags_cost_linear_time() -> None:
+    pieces = [b"<img ", b"<img alt='", b"<!--", b"<figure><figcaption>", b"<script>", b'<a b="<img alt=x>', b"='<img>"]
+    started = time.process_time()
+    for piece in [*pieces, b"<a rel=license ", b"<a rel=license>", b"<picture><img alt=x>"]:
+        extract_pairs(piece * 50_000, PAGE)
+    assert time.process_time() - started < 20

@@ -27,7 +27,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: Counter[str] = Counter()
         self.stopping = threading.Event()
-        self.robots = "User-agent: *\nDisallow: /secret/\n"
+        rules = ("Disallow: /secret/", "Allow: /secret/open/", "Disallow: /*/print/", "Disallow: /*?session=")
+        self.robots = "\n".join(["User-agent: *", *rules])
 
     @property
     def origin(self) -> str:
@@ -90,6 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, jpeg((30, 200, 30)), Content_Type="image/jpeg")
         elif path == "/forbidden-use":
             self._send(200, jpeg(), Content_Type="image/jpeg", X_Robots_Tag="noai")
+        elif path == "/noai":
+            self._send(200, b"<img src=/a.jpg alt=x>", X_Robots_Tag="noai", **html)
         elif path == "/bomb":
             self._send(200, b"<p>" + b" " * 10, Content_Type="text/html", Content_Encoding="br")
         elif path == "/not-html":
