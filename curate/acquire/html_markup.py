@@ -88,7 +88,8 @@ class _Reader:
                 self._raw_text(tag)
             else:
                 self._other(tag)
-        if b"license" in self._html or b"creativecommons.org/" in self._html:
+        wanted = self._markup.images or self._markup.metas
+        if wanted and (b"license" in self._html or b"creativecommons.org/" in self._html):
             self._markup.licence = self._licence()
         return self._markup
 
