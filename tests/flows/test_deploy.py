@@ -153,7 +153,7 @@ def test_a_schedule_fires_is_killed_and_ends_as_if_it_had_not_been(tmp_path: Pat
 
 @pytest.mark.slow
 def test_deployments_are_registered_for_the_workers_of_a_pool(tmp_path: Path, server: PrefectServer) -> None:
-    deployments = plan(tmp_path, parameters={"pool": "p", "out": "o", "workers": 1})
+    deployments = plan(tmp_path, concurrency=2, parameters={"pool": "p", "out": "o", "workers": 1})
     command = [sys.executable, "-m", "curate.cli", "deploy", str(deployments), "--work-pool", "curate"]
     ask: dict[str, Any] = {"capture_output": True, "text": True, "env": server.environment, "cwd": tmp_path}
     refused = subprocess.run(command, check=False, **ask)
@@ -162,11 +162,17 @@ def test_deployments_are_registered_for_the_workers_of_a_pool(tmp_path: Path, se
     assert subprocess.run(command, check=True, **ask).stdout == "curation/nightly\n"
     found = server.ask("/deployments/name/curation/nightly")
     assert found["work_pool_name"] == "curate" and found["schedules"][0]["schedule"]["cron"] == "0 3 * * *"
-    assert found["global_concurrency_limit"]["limit"] == 1
+    assert found["global_concurrency_limit"]["limit"] == 2
     write_pool(tmp_path / "p", messy_pairs()[:10])
-    server.ask(f"/deployments/{found['id']}/create_flow_run", {})
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-    subprocess.run([*prefect, "worker", "start", "--pool", "curate", "--run-once"], check=True, **ask)
+    told: list[dict[str, Any]] = []
+    with _webhook(told) as hook:
+        for changes in ({}, {"out": "p"}):  # the second is a wrong request: the dataset in the pool
+            server.ask(f"/deployments/{found['id']}/create_flow_run", {"parameters": changes})
+        ask["env"] = server.environment | {"CURATE_WEBHOOK": hook}
+        subprocess.run([*prefect, "worker", "start", "--pool", "curate", "--run-once"], check=True, **ask)
+        said = wait_for("the notice of a failure", lambda: told)[0]
+    assert said["event"] == "failure" and said["flow"] == "curation" and "lies in the pool" in said["message"]
     assert json.loads((tmp_path / "o" / "manifest.json").read_text())["selection"]["rows"] == 10
     subprocess.run([*prefect, "deploy", "--all", "--prefect-file", "prefect.yaml"], check=True, **ask | {"cwd": ROOT})
     for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
