@@ -13,7 +13,7 @@ import pytest
 from curate.cli import run
 from tests.conftest import messy_pairs, write_pool
 
-# Through the bare API: the client's own read methods send nulls, which this Prefect's server refuses.
+# Through the bare API: its plain data is all that is asked for.
 ASK = """
 import asyncio, json
 from prefect import get_client
