@@ -1,0 +1,1 @@
+"""Who writes captions, one file each: `NAME.py` holds the class `Name`."""

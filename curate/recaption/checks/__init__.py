@@ -1,0 +1,1 @@
+"""What may be wrong with a written caption, one file each: `NAME.py` holds the class `Name`."""
