@@ -7,15 +7,18 @@ import logging
 import os
 import pkgutil
 import sys
+import time
 
 import click
 
-from curate import commands
+from curate import commands, metrics
 from curate.errors import RequestError, WorkError
 
 # Before torch is loaded anywhere: threads that wait by spinning take the core from those that work, and on a
 # machine that does anything else a training is ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+COUNTED = frozenset({"bootstrap", "crawl", "download", "evaluate", "filter", "measure", "train"})
+"""Commands whose runs are counted; those of `run`, `ablate` and `deploy` are counted by their flows."""
 
 
 class LazyGroup(click.Group):
@@ -55,7 +58,15 @@ def run(argv: list[str] | None = None) -> int:
     >>> run(["filter", "no/such/pool", "out"])
     2
     """
-    arguments = sys.argv[1:] if argv is None else argv
+    arguments, began = sys.argv[1:] if argv is None else argv, time.perf_counter()
+    code = _run(arguments)
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    if command in COUNTED and code != 2:  # a wrong request has not begun
+        metrics.ran(f"curate {command}", "", code == 0, time.perf_counter() - began)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     try:
         return cli.main(args=arguments, prog_name="curate", standalone_mode=False) or 0
     except click.exceptions.Exit as stop:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
-from curate import __version__
+from curate import __version__, metrics
 from curate.engines import Engine
 from curate.errors import RequestError, WorkError
 from curate.global_features import global_folders, measure_global, split_features
@@ -88,7 +88,10 @@ def measure(pool: Pool, recipe: Recipe, engine: Engine, progress: Progress | Non
     plain, fitted = split_features(recipe.features)
     tasks = tuple(shard_tasks(pool, plain))
     known = known_shards(tasks)
-    reports = [*known.values(), *measure_shards([t for t in tasks if t.shard.name not in known], engine, progress)]
+    models = [feature.name for feature in plain if feature.gpu]
+    counted = metrics.Measuring(models if models and engine.gpu_here() else ())
+    left = [task for task in tasks if task.shard.name not in known]
+    reports = [*known.values(), *counted.live(measure_shards(left, engine, progress), len(left))]
     measured = Measured(tasks, merge_reports(reports), time.perf_counter() - began)
     if measured.samples == 0:
         raise WorkError(f"POOL: the shards of {pool.folder.url} hold no samples")
@@ -97,6 +100,7 @@ def measure(pool: Pool, recipe: Recipe, engine: Engine, progress: Progress | Non
         merged = merge_reports([*measured.reports, *more])
         measured = Measured(tasks, merged, time.perf_counter() - began, said)
     facts = measured.as_dict()
+    counted.done(facts)
     log.info(
         "%d samples; shards measured: %d, from the cache: %d; images decoded: %d",
         measured.samples, facts["shards_measured"], facts["shards_cached"], facts["images_decoded"],
@@ -125,7 +129,8 @@ def warnings(selection: Selection) -> list[str]:
 
 def run_stage(name: str, work: Callable[[], T]) -> T:
     """Run a stage of a curation as it is; the Prefect flow has another way, as a task."""
-    return work()
+    with metrics.stage(name):
+        return work()
 
 
 def curate_pool(

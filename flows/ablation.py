@@ -13,6 +13,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
+from curate import metrics
 from curate.curation import Stage, curate_pool, run_stage
 from curate.engines import Engine, open_engine
 from curate.errors import RequestError, WorkError
@@ -26,24 +27,43 @@ from flows.curation import run_as_task
 from flows.evaluation_images import image_shards, task_fingerprint
 from flows.evidence import Decided, describe
 from flows.experiment import NO_FILTER, Experiment, load_experiment
+from flows.notify import HOOKS
+from flows.stages import alone, dated
 from flows.training import Job, Trained, make_setup, train_all
+from flows.watch import watch_accuracy
 
 RESULT = "ablation.json"
 REPORT = "report.html"
 log = logging.getLogger("curate.ablate")
 
 
-@flow(name="ablation")
+@flow(name="ablation", **HOOKS)
 def ablation(
-    experiment: str, out: str, engine: str = "local", workers: int | None = None, devices: Sequence[str] = ()
+    experiment: str,
+    out: str,
+    engine: str = "local",
+    workers: int | None = None,
+    devices: Sequence[str] = (),
+    history: str | None = None,
 ) -> dict[str, Any]:
-    """Run an experiment's file under Prefect, as `curate ablate` does, and show what it found among the artifacts."""
+    """Run an experiment's file under Prefect, as `curate ablate` does, and show what it found among the artifacts.
+
+    Args:
+        out: a local folder; `{date}` and `{time}` in it are those that the run was scheduled for.
+        history: folder of earlier runs, for the trend of accuracies; none: this one is not added to any.
+    """
+    target, asked = dated(out), load_experiment(experiment)
     running = open_engine(engine, workers)
     try:
-        result = ablate(load_experiment(experiment), Path(out), running, devices=devices, stage=run_as_task)
+        with alone(target):
+            result = ablate(asked, Path(target), running, devices=devices, stage=run_as_task)
     finally:
         running.close()
-    _publish(Path(out), result)
+    _publish(Path(target), result)
+    metrics.accuracies(result["name"], result["arms"])
+    if history is not None:
+        past = Folder(history)
+        run_as_task("accuracy", lambda: watch_accuracy(past, target, result))
     return result
 
 

@@ -17,7 +17,7 @@ from curate.acquire.fetch import FetchLimits
 from curate.errors import RequestError
 from curate.hashing import facts_hash, file_digest
 from curate.storage import Folder
-from flows.notify import tell_of_failure
+from flows.notify import HOOKS
 from flows.stages import alone, dated, staged
 
 PAIRS, POOL = "pairs.parquet", "pool"
@@ -25,7 +25,7 @@ REQUEST = "pairs.request.json"
 L = TypeVar("L")
 
 
-@flow(name="acquire", on_failure=[tell_of_failure], on_crashed=[tell_of_failure])
+@flow(name="acquire", **HOOKS)
 def acquire(
     sources: Sequence[str],
     folder: str,

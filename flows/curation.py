@@ -9,6 +9,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_table_artifact
 
+from curate import metrics
 from curate.curation import MANIFEST, REPORT, curate_pool
 from curate.drift import Bounds
 from curate.engines import open_engine
@@ -16,14 +17,14 @@ from curate.pool import open_pool
 from curate.recipe import load_recipe
 from curate.storage import Folder
 from curate.write import SAMPLES_PER_SHARD
-from flows.notify import tell_of_failure
+from flows.notify import HOOKS
 from flows.stages import alone, dated, run_as_task, staged
 from flows.watch import watch_drift
 
 __all__ = ["curation", "publish", "run_as_task"]
 
 
-@flow(name="curation", on_failure=[tell_of_failure], on_crashed=[tell_of_failure])
+@flow(name="curation", **HOOKS)
 def curation(
     pool: str,
     out: str,
@@ -58,11 +59,13 @@ def curation(
                 chosen = stage("scorer", lambda: with_scorer(asked, source, running))
             else:
                 chosen = asked
+            counted = metrics.dataset_at(target)
             manifest = curate_pool(
                 source, chosen, target, running, samples_per_shard=samples_per_shard, overwrite=overwrite, stage=stage
             )
     finally:
         running.close()
+    counted(manifest)
     publish(target, manifest)
     if history is not None:
         past = Folder(history)

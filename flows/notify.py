@@ -1,17 +1,23 @@
-"""Notices to a webhook: of a run that failed, and of drift. They never fail a run, and never show the address."""
+"""What is told of a run: to a webhook when it failed or drifted, and to the metrics however it ended.
+
+Neither ever fails a run, or shows the webhook's address.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.flows import Flow
 from prefect.states import State
 
+from curate import metrics
 from curate.errors import RequestError
 
 WEBHOOK = "CURATE_WEBHOOK"
@@ -75,3 +81,32 @@ def tell_of_failure(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) 
         state=state.name,
         message=state.message,
     )
+
+
+def count_run(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """A flow's hook for every end: counts the run, but not one that another flow called."""
+    if flow_run.parent_task_run_id is not None or not metrics.enabled():
+        return
+    began = flow_run.start_time
+    seconds = None if began is None else (datetime.now(UTC) - began).total_seconds()
+    metrics.ran(flow.name, _deployment(flow_run), state.is_completed(), seconds)
+
+
+def _deployment(flow_run: FlowRun) -> str:
+    """The name of a run's deployment; empty where it has none, its id where the server does not say."""
+    if flow_run.deployment_id is None:
+        return ""
+    try:
+        with get_client(sync_client=True) as client:
+            return str(client.read_deployment(flow_run.deployment_id).name)
+    except Exception as error:  # a server that has just gone is no reason to lose the count
+        log.warning("the deployment's name is not known: %s", type(error).__name__)
+        return str(flow_run.deployment_id)
+
+
+HOOKS: dict[str, Any] = {
+    "on_completion": [count_run],
+    "on_failure": [count_run, tell_of_failure],
+    "on_crashed": [count_run, tell_of_failure],
+}
+"""What every flow of ours calls when it ends."""

@@ -10,18 +10,16 @@ import yaml
 from prefect import flow
 
 from curate.drift import Bounds
-from curate.storage import Folder
 from flows.acquire import POOL, acquire
 from flows.curation import curation
 from flows.experiment import load_experiment
-from flows.notify import tell_of_failure
-from flows.stages import dated, run_as_task
-from flows.watch import watch_accuracy
+from flows.notify import HOOKS
+from flows.stages import dated
 
 DATASET, ABLATION, EXPERIMENT = "dataset", "ablation", "experiment.yaml"
 
 
-@flow(name="pipeline", on_failure=[tell_of_failure], on_crashed=[tell_of_failure])
+@flow(name="pipeline", **HOOKS)
 def pipeline(
     sources: Sequence[str],
     folder: str,
@@ -66,9 +64,7 @@ def _prove(experiment: str, folder: str, engine: str, workers: int | None, histo
     from flows.ablation import REPORT, ablation  # loads torch
 
     out = f"{folder}/{ABLATION}"
-    result = ablation(experiment=experiment_on(experiment, folder), out=out, engine=engine, workers=workers)
-    if history is not None:
-        run_as_task("accuracy", lambda: watch_accuracy(Folder(history), out, result))
+    result = ablation(experiment_on(experiment, folder), out, engine=engine, workers=workers, history=history)
     return {"verdicts": result["verdicts"], "report": f"{out}/{REPORT}"}
 
 

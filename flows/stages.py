@@ -16,6 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.settings import get_current_settings
 from prefect.states import State
 
+from curate import metrics
 from curate.curation import Stage
 from curate.errors import RequestError
 from curate.storage import Folder
@@ -32,7 +33,7 @@ def run_as_task(name: str, work: Callable[[], T], timeout: float | None = None) 
     the tag `curate-` and the name's first word, which a concurrency limit of Prefect can name.
     """
     delays: list[float] = [*RETRY_SECONDS]
-    staged = task(
+    as_task = task(
         name=name,
         tags={f"curate-{name.split()[0]}"},
         retries=len(delays),
@@ -42,7 +43,12 @@ def run_as_task(name: str, work: Callable[[], T], timeout: float | None = None) 
         cache_policy=NO_CACHE,
         persist_result=False,
     )
-    return staged(work)()
+
+    def timed() -> T:
+        with metrics.stage(name):
+            return work()
+
+    return as_task(timed)()
 
 
 def _may_pass(_task: Any, _run: Any, state: State[Any]) -> bool:

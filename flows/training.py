@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from curate import metrics
 from curate.curation import Stage
 from curate.errors import RequestError, WorkError
 from curate.hashing import facts_hash
@@ -124,7 +125,11 @@ def _share_cores(processes: int) -> None:
 
 
 def _as_stage(stage: Stage, job: Job, work: Any) -> Trained:
-    return stage(f"train {job.content} seed {job.seed}", work)
+    done: Trained = stage(f"train {job.content} seed {job.seed}", work)
+    if not done.cached:
+        one = done.result
+        metrics.trained(one.samples_seen, one.seconds, one.samples_per_second, one.loss, one.device)
+    return done
 
 
 def do(job: Job, setup: Setup, out: Path, device: str | None = None) -> Trained:

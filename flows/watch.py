@@ -9,6 +9,7 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 
+from curate import metrics
 from curate.drift import Bounds, Move, before, compare, observe, read_history, read_lines, record, write_lines
 from curate.pool import Pool
 from curate.storage import Folder
@@ -32,6 +33,7 @@ def watch_drift(
     moves = compare(now, earlier, bounds or Bounds())
     said = f"against the runs before in {history.url}" if moves else f"no earlier run of this recipe in {history.url}"
     create_table_artifact([move.as_dict() for move in moves], key="drift", description=f"{out.url}: {said}")
+    metrics.drift(manifest["name"], moves, new=not known)
     alarms = [move for move in moves if move.alarm]
     if alarms:
         _raise_alarm(manifest["name"], out, alarms, known)
@@ -60,7 +62,8 @@ def watch_accuracy(history: Folder, out: str, result: Mapping[str, Any]) -> list
     if now not in lines:
         lines.append(now)
     write_lines(history, ACCURACY, lines)
-    rows = [_row(run) for run in lines[-SHOWN:] if isinstance(run.get("arms"), dict)]
+    same = [run for run in lines if run.get("name") == result["name"] and isinstance(run.get("arms"), dict)]
+    rows = [_row(run) for run in same[-SHOWN:]]
     create_table_artifact(rows, key="accuracy-trend", description=f"{result['name']}: accuracy over runs")
     return rows
 

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from curate import metrics
 from curate.acquire.crawl_parts import ArchiveTask, add_page, read_archive
 from curate.acquire.fetch import Fetcher, FetchFailure, FetchLimits, Page
 from curate.acquire.fetch_optout import product
@@ -95,6 +96,7 @@ def crawl(
         seconds=round(time.monotonic() - started, 3),
     )
     write_json(report_path(out), asdict(report))
+    metrics.crawled(asdict(report))
     return report
 
 

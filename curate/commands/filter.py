@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from curate import metrics
 from curate.commands import with_scorer
 from curate.curation import MANIFEST, REPORT, SUBSET, curate_pool, decide, measure, warnings
 from curate.engines import NAMES, Engine, open_engine
@@ -79,6 +80,7 @@ def command(
             elif dry_run:
                 result = _previewed(opened, recipes[0], engine, progress)
             else:
+                counted = metrics.dataset_at(Folder(str(out)))
                 result = curate_pool(
                     opened,
                     recipes[0],
@@ -88,6 +90,7 @@ def command(
                     overwrite=overwrite,
                     progress=progress,
                 )
+                counted(result)
     finally:
         engine.close()
     click.echo(json.dumps(result, indent=2) if as_json else summary(result, out))
