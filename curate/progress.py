@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from curate.curation import Progress as Report
 
 EVERY_SECONDS = 10.0
+COUNTED = ("captions",)
+"""Stages whose name says what is counted; those of the others are shards."""
 log = logging.getLogger("curate")
 
 
@@ -43,6 +45,7 @@ def _lines() -> Report:
         now = time.monotonic()
         if done == total or now - said.get(stage, 0) >= EVERY_SECONDS:
             said[stage] = now
-            log.info("%s: %d%s shards", stage, done, f" of {total}" if total else "")
+            unit = "" if stage in COUNTED else " shards"
+            log.info("%s: %d%s%s", stage, done, f" of {total}" if total else "", unit)
 
     return report

@@ -114,7 +114,7 @@ def parse_recipe(raw: dict[str, Any], source: str = "recipe", changes: tuple[str
     try:
         file = RecipeFile.model_validate(raw)
     except ValidationError as error:
-        raise RequestError(_first_problem(source, "", error)) from error
+        raise RequestError(first_problem(source, "", error)) from error
     steps = [_step(source, number, step) for number, step in enumerate(file.filters)]
     parameters = {name: dict(values or {}) for name, values in file.features.items()}
     for change in changes:
@@ -123,7 +123,7 @@ def parse_recipe(raw: dict[str, Any], source: str = "recipe", changes: tuple[str
     labels = [name if (n := [s[0] for s in steps[:i]].count(name)) == 0 else f"{name}#{n + 1}"
               for i, (name, _) in enumerate(steps)]  # fmt: skip
     chosen = tuple(NamedFilter(label, found) for label, found in zip(labels, named, strict=True))
-    features = _features(source, parameters, chosen)
+    features = implied_features(source, parameters, chosen)
     return Recipe(file.name, file.description, features, chosen)
 
 
@@ -162,10 +162,10 @@ def _filter(source: str, number: int, name: str, parameters: dict[str, Any]) -> 
     try:
         return found.model_validate(parameters)
     except ValidationError as error:
-        raise RequestError(_first_problem(source, f"filters[{number}].{name}", error)) from error
+        raise RequestError(first_problem(source, f"filters[{number}].{name}", error)) from error
 
 
-def _features(
+def implied_features(
     source: str, parameters: dict[str, dict[str, Any]], chosen: tuple[NamedFilter, ...]
 ) -> tuple[Feature, ...]:
     """The features that the filters read, with the recipe's parameters, and any named that is a user's own."""
@@ -197,7 +197,7 @@ def _feature(source: str, name: str, values: dict[str, Any]) -> Feature:
     try:
         return feature_class(name).model_validate(values)
     except ValidationError as error:
-        raise RequestError(_first_problem(source, f"features.{name}", error)) from error
+        raise RequestError(first_problem(source, f"features.{name}", error)) from error
 
 
 def _named_columns(source: str, parameters: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -225,7 +225,8 @@ def _take_over(source: str, parameters: dict[str, dict[str, Any]], step: NamedFi
                 )
 
 
-def _first_problem(source: str, where: str, error: ValidationError) -> str:
+def first_problem(source: str, where: str, error: ValidationError) -> str:
+    """The first thing that is wrong with what a user wrote, with its place, in a line."""
     problem = error.errors()[0]
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
     place = (where + field).lstrip(".")

@@ -16,6 +16,8 @@ from curate.tar import tar_members
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "avif")
 MAX_TEXT_BYTES = 1 << 20
+NO_CAPTION = "no caption"
+"""How the error of a sample begins that lacks nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ def _sample(members: _Members, damage: str | None, view: memoryview) -> Sample:
     found = replace(found, image=view[start : start + size], image_offset=start)
     if size == 0:
         return replace(found, error="the image is empty")
-    return found if text is not None else replace(found, error="no caption: no .txt member, no caption in .json")
+    return found if text is not None else replace(found, error=f"{NO_CAPTION}: no .txt member, no caption in .json")
 
 
 def _member(members: _Members, suffixes: tuple[str, ...]) -> tuple[int, int] | None:

@@ -73,6 +73,8 @@ class Backend(BaseModel, ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     needs_image: ClassVar[bool] = True
+    default_prompts: ClassVar[tuple[str, ...]] = ("Describe the image in one sentence.",)
+    """What it is asked where the settings name no prompts."""
 
     @property
     @abstractmethod
