@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from trainer.compare import compare, mean_of
 from trainer.evaluate import evaluate
 from trainer.run import TrainResult
 from trainer.scales import Scale
-from trainer.stats import mean_interval, paired_bootstrap, wilson_interval
 from trainer.tasks.contract import TaskResult
 from trainer.train import train
 
@@ -59,7 +58,7 @@ def prove(
         "task": results[arms[0].name][0].task,
         "chance": None,
         "arms": [_arm(arm.name, trained[arm.name], results[arm.name], seeds) for arm in arms],
-        "comparisons": [_comparison(arms[0].name, arm.name, results) for arm in arms[1:]],
+        "comparisons": _comparisons(results),
         "notes": list(notes),
     }
 
@@ -68,31 +67,28 @@ def _arm(
     name: str, trained: Sequence[TrainResult], results: Sequence[TaskResult], seeds: Sequence[int]
 ) -> dict[str, Any]:
     """An arm's mean accuracy; its interval joins what other seeds and what other test items would change."""
-    per_seed = [result.value for result in results]
-    mean = sum(per_seed) / len(per_seed)
-    low, high = wilson_interval(round(mean * results[0].items), results[0].items)
-    if len(per_seed) > 1:
-        _, low_seed, high_seed = mean_interval(per_seed)
-        low, high = mean - math.hypot(mean - low, mean - low_seed), mean + math.hypot(high - mean, high_seed - mean)
+    mean, low, high = mean_of(_outcomes(results))
     return {
         "name": name,
         "accuracy": mean,
-        "interval": [max(low, 0.0), min(high, 1.0)],
+        "interval": [low, high],
         "samples": trained[0].unique_samples,
         "samples_seen": trained[0].samples_seen,
         "repeats": trained[0].repeats,
         "seeds": list(seeds),
-        "per_seed": per_seed,
+        "per_seed": [result.value for result in results],
     }
 
 
-def _comparison(a: str, b: str, results: Mapping[str, Sequence[TaskResult]]) -> dict[str, Any]:
-    outcomes = [np.stack([result.outcomes for result in results[name]]) for name in (a, b)]
-    found = paired_bootstrap(outcomes[0], outcomes[1])
-    return {
-        "a": a,
-        "b": b,
-        "difference": found.difference,
-        "interval": [found.low, found.high],
-        "verdict": found.verdict,
-    }
+def _comparisons(results: Mapping[str, Sequence[TaskResult]]) -> list[dict[str, Any]]:
+    """Each arm after the first against the first."""
+    first, *others = results
+    found = compare([(_outcomes(results[first]), _outcomes(results[name])) for name in others])
+    return [
+        {"a": first, "b": name, "difference": one.difference, "interval": [one.low, one.high], "verdict": one.verdict}
+        for name, one in zip(others, found, strict=True)
+    ]
+
+
+def _outcomes(results: Sequence[TaskResult]) -> dict[str, np.ndarray]:
+    return {results[0].task: np.stack([result.outcomes for result in results])}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,22 +28,6 @@ def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[flo
     centre = (share + weight / 2) / (1 + weight)
     half = z * math.sqrt(share * (1 - share) / n + weight / (4 * n)) / (1 + weight)
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """Mean over seeds with the bounds of Student's t interval; the bounds of a single value are infinite.
-
-    Raises:
-        ValueError: there is no value.
-    """
-    if len(values) == 0:
-        raise ValueError("the mean of no values is asked for")
-    mean = float(np.mean(values))
-    if len(values) == 1:
-        return mean, -math.inf, math.inf
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    half = error * float(stats.t.ppf(0.5 + confidence / 2, len(values) - 1))
-    return mean, mean - half, mean + half
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ class Comparison:
         gap = f"{points(self.difference)} points{span}"
         if self.verdict == "undecided":
             return f"Undecided whether {self.b} differs from {self.a}: {gap}; this experiment cannot tell."
+        if self.verdict == "no effect":
+            return f"{self.b} does as {self.a} does: {gap}, too little to matter."
         return f"{self.b} is {self.verdict} than {self.a}: {gap}."
 
 

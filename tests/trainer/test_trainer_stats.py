@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.stats import mean_interval, paired_bootstrap, wilson_interval
+from trainer.stats import paired_bootstrap, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -34,20 +34,6 @@ def test_wilson_interval_holds_the_share_and_mirrors(case: tuple[int, int]) -> N
 def test_wilson_interval_refuses_what_is_no_share(correct: int, n: int) -> None:
     with pytest.raises(ValueError, match="no share"):
         wilson_interval(correct, n)
-
-
-def test_mean_interval_is_students() -> None:
-    # t(0.975, 4) = 2.776; the standard deviation of 1..5 is sqrt(2.5)
-    mean, low, high = mean_interval([1, 2, 3, 4, 5])
-    assert (mean, low, high) == pytest.approx(
-        (3, 3 - 2.776445 * math.sqrt(0.5), 3 + 2.776445 * math.sqrt(0.5)), abs=1e-5
-    )
-
-
-def test_one_seed_says_nothing_about_the_others() -> None:
-    assert mean_interval([0.7]) == (0.7, -math.inf, math.inf)
-    with pytest.raises(ValueError, match="no values"):
-        mean_interval([])
 
 
 def test_paired_bootstrap_matches_the_normal_interval_of_paired_differences() -> None:
