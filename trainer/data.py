@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from trainer.captions import Draws, Texts, draw, texts_of
 from trainer.images import augment, decode
 from trainer.model import Tokenizer
 from trainer.scales import Scale
@@ -68,8 +69,9 @@ class DataReport:
 class CachedData:
     """Every sample decoded, as uint8 images and tokens; each epoch is a new permutation of all of them."""
 
-    def __init__(self, images: list[np.ndarray], captions: list[str], tokenizer: Tokenizer, report: DataReport):
-        self.images = np.stack(images)
+    def __init__(self, images: list[np.ndarray], texts: list[Texts], tokenizer: Tokenizer, report: DataReport):
+        captions = [caption for one in texts for caption in one.texts]
+        self.images, self.draws = np.stack(images), Draws(texts)
         self.tokens = torch.cat([tokenizer(captions[i : i + 1024]) for i in range(0, len(captions), 1024)])
         self.report = report
 
@@ -80,11 +82,12 @@ class CachedData:
         for step in range(start, scale.steps):
             first = step * scale.batch_size + rank * local
             epochs = range(first // size, (first + local - 1) // size + 1)
-            order = np.concatenate([np.random.default_rng([seed, 0, epoch]).permutation(size) for epoch in epochs])
-            chosen = order[first - epochs[0] * size :][:local]
-            images = self.images[chosen]
+            orders = [np.random.default_rng([seed, 0, epoch]).permutation(size) for epoch in epochs]
+            said = [self.draws.epoch(seed, epoch)[order] for epoch, order in zip(epochs, orders, strict=True)]
+            mine = slice(first - epochs[0] * size, first - epochs[0] * size + local)
+            images, tokens = self.images[np.concatenate(orders)[mine]], self.tokens[np.concatenate(said)[mine]]
             rng = np.random.default_rng([seed, 1, step, rank])
-            yield Batch(torch.from_numpy(augment(images, scale, rng)), self.tokens[chosen])
+            yield Batch(torch.from_numpy(augment(images, scale, rng)), tokens)
 
 
 class StreamedData(torch.utils.data.IterableDataset):
@@ -96,12 +99,12 @@ class StreamedData(torch.utils.data.IterableDataset):
     def __init__(self, shards: list[str], scale: Scale, tokenizer: Tokenizer, text: Text):
         self.shards, self.scale, self.tokenizer, self.text = shards, scale, tokenizer, text
         self.report = DataReport()
-        self.seed = self.rank = 0
+        self.seed = self.drawing = self.rank = 0
         self.world = 1
 
     def batches(self, scale: Scale, seed: int, start: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """This process's part of the batches from step `start` on; a resumed stream is shuffled anew."""
-        self.scale, self.rank, self.world = scale, rank, world
+        self.scale, self.rank, self.world, self.drawing = scale, rank, world, seed
         self.seed = seed if start == 0 else int(np.random.SeedSequence([seed, start]).generate_state(1)[0])
         loader = torch.utils.data.DataLoader(
             self,
@@ -126,13 +129,14 @@ class StreamedData(torch.utils.data.IterableDataset):
             usable = 0
             for sample in self._shuffled(epoch, part, parts, rng, report):
                 try:
-                    caption, image = self.text(sample), decode(sample, self.scale, rng)
+                    texts = texts_of(sample, self.text, several=self.scale.captions == "draw")
+                    image = decode(sample, self.scale, rng)
                 except BadSampleError as bad:
                     report.skipped[str(bad)] += epoch == 0
                     continue
                 usable += 1
                 images.append(image)
-                captions.append(caption)
+                captions.append(draw(texts, self.drawing, epoch))
                 if epoch == 0:
                     report.add_key(sample.key)
                 if len(images) == local:
@@ -178,7 +182,7 @@ def open_data(shards: list[str], scale: Scale, tokenizer: Tokenizer, text: Text 
     """
     report = DataReport()
     most = 0 if scale.augment == "crop" else scale.cache_bytes // (scale.image_size**2 * 3)
-    images, captions = list[np.ndarray](), list[str]()
+    images, texts = list[np.ndarray](), list[Texts]()
     if most > 0:
         samples = (sample for shard in shards for sample in read_samples(shard, report.skipped))
         for sample, result in map_in_order(partial(_decode_or_reason, scale=scale, text=text), samples):
@@ -189,16 +193,16 @@ def open_data(shards: list[str], scale: Scale, tokenizer: Tokenizer, text: Text 
                 return StreamedData(shards, scale, tokenizer, text)
             report.add_key(sample.key)
             images.append(result[0])
-            captions.append(result[1])
+            texts.append(result[1])
         if not images:
             raise ValueError(f"shards: no usable sample (skipped: {dict(report.skipped)})")
-        return CachedData(images, captions, tokenizer, report)
+        return CachedData(images, texts, tokenizer, report)
     return StreamedData(shards, scale, tokenizer, text)
 
 
-def _decode_or_reason(sample: Sample, scale: Scale, text: Text) -> tuple[np.ndarray, str] | str:
+def _decode_or_reason(sample: Sample, scale: Scale, text: Text) -> tuple[np.ndarray, Texts] | str:
     try:
-        return decode(sample, scale), text(sample)
+        return decode(sample, scale), texts_of(sample, text, several=scale.captions == "draw")
     except BadSampleError as bad:
         return str(bad)
 

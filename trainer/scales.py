@@ -37,6 +37,7 @@ class Scale:
     resize_mode: Literal["shortest", "squash"] = "shortest"  # shortest: centre crop; squash: the whole image
     mean: tuple[float, float, float] = OPENAI_MEAN  # of RGB in 0..1
     std: tuple[float, float, float] = OPENAI_STD
+    captions: Literal["first", "draw"] = "first"  # draw: one of a sample's captions in each epoch (trainer/captions.py)
     cache_bytes: int = 0  # decoded images kept in memory while they fit; 0 streams them from the shards
     workers: int = 8  # decoding processes per training process, when streaming
     shuffle_buffer: int = 4096  # samples held for shuffling per worker, when streaming
@@ -47,6 +48,8 @@ class Scale:
         for name in ("samples_seen", "batch_size", "image_size", "accumulate", "log_steps", "save_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"scale {self.name!r}: {name} must be at least 1, got {getattr(self, name)}")
+        if self.captions not in ("first", "draw"):
+            raise ValueError(f"scale {self.name!r}: captions {self.captions!r} is neither first nor draw")
         if self.samples_seen < self.batch_size:
             raise ValueError(f"scale {self.name!r}: samples_seen ({self.samples_seen}) is less than a batch")
 
@@ -56,8 +59,9 @@ class Scale:
         return self.samples_seen // self.batch_size
 
     def as_dict(self) -> dict[str, Any]:
-        """The scale as plain JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """The scale as plain JSON values; `captions` only where it is drawn, as trainings from before know none."""
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return values if self.captions == "draw" else {k: v for k, v in values.items() if k != "captions"}
 
 
 TINY_MODEL: dict[str, Any] = {

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trainer.distributed import World
 from trainer.family import Family, Outputs
@@ -98,6 +99,13 @@ def _part(gradient: Any, place: int, parts: int) -> torch.Tensor:
 def _synced(model: Any, last: bool) -> AbstractContextManager[Any]:
     """Under DDP, the processes exchange gradients once, after the last micro-batch."""
     return nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync()
+
+
+def attention(device: torch.device) -> AbstractContextManager[Any]:
+    """How attention is computed meanwhile: on a CPU by plain matrix products, since torch's fused kernel takes several
+    times as long on short sequences in bf16.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -24,7 +24,7 @@ from trainer.progress import Progress, show_progress
 from trainer.run import Metrics, Totals, TrainResult
 from trainer.scales import Scale, get_scale
 from trainer.shards import fingerprint, list_shards
-from trainer.step import backward, random_state, set_random_state
+from trainer.step import attention, backward, random_state, set_random_state
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def train(
         scale = dataclasses.replace(scale, samples_seen=samples_seen)
     urls, folder = list_shards(str(shards)), Path(out)
     request = {"family": family.as_dict(), "scale": scale.as_dict(), "seed": seed, "data": fingerprint(urls)}
-    with open_world(device) as world:
+    with open_world(device) as world, attention(world.device):
         if scale.batch_size % (world.size * scale.accumulate):
             by = f"{world.size} processes" + (f" x {scale.accumulate} parts" if scale.accumulate > 1 else "")
             raise ValueError(f"scale: batch_size {scale.batch_size} does not divide by {by}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 import yaml
 
+from curate import metrics
 from curate.errors import RequestError, WorkError
 
 
@@ -20,6 +22,13 @@ from curate.errors import RequestError, WorkError
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Set an option of the family.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--samples-seen", type=click.IntRange(min=1), help="Image-text pairs to train on, repeats included.")
+@click.option(
+    "--captions",
+    default="first",
+    show_default=True,
+    type=click.Choice(["first", "draw"]),
+    help="draw: where KEY.json lists several `captions`, one of them in each epoch, by their weights.",
+)
 @click.option("--device", help="cpu, cuda, ...  [default: the GPU if there is one]")
 @click.option("--restart", is_flag=True, help="Start over instead of resuming.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -31,6 +40,7 @@ def command(
     options: tuple[str, ...],
     seed: int,
     samples_seen: int | None,
+    captions: Any,
     device: str | None,
     restart: bool,
     as_json: bool,
@@ -39,18 +49,23 @@ def command(
 
     Run again, the command resumes what was interrupted; a finished OUT is kept as it is.
     """
+    from trainer.run import read_result
+    from trainer.scales import get_scale
     from trainer.train import train
 
+    before = read_result(Path(out))
     try:
         asked = {"name": family} | dict(map(_option, options))
         result = train(
-            shards, out, scale=scale, family=asked, seed=seed, samples_seen=samples_seen, device=device,
-            resume=not restart,
+            shards, out, scale=dataclasses.replace(get_scale(scale), captions=captions), family=asked, seed=seed,
+            samples_seen=samples_seen, device=device, resume=not restart,
         )  # fmt: skip
     except ValueError as wrong:
         raise RequestError(str(wrong)) from wrong
     except FloatingPointError as failed:
         raise WorkError(str(failed)) from failed
+    if result != before:
+        metrics.trained(result.samples_seen, result.seconds, result.samples_per_second, result.loss, result.device)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(result), indent=2))
         return
