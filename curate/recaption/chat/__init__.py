@@ -1,0 +1,1 @@
+"""Asking a server that speaks OpenAI's chat completions: one client for every backend that writes through one."""
