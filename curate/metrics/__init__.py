@@ -9,7 +9,6 @@ import contextlib
 import resource
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curate.metrics.ledger import LEDGER, check, enabled
@@ -129,13 +128,12 @@ def crawled(report: Mapping[str, Any]) -> None:
     LEDGER.add("curate_crawl_pairs_total", report["pairs"])
 
 
-def downloaded(report: Mapping[str, Any], pool: Path) -> None:
-    """A download into `pool` ended with this report."""
+def downloaded(report: Mapping[str, Any], files: Mapping[str, int]) -> None:
+    """A download ended with this report, and made these files of so many bytes."""
     LEDGER.add("curate_downloads_total", report["downloaded"], outcome="downloaded")
     for reason, images in report["failed"].items():
         LEDGER.add("curate_downloads_total", images, outcome=reason)
-    if enabled():
-        LEDGER.add("curate_downloaded_bytes_total", sum(tar.stat().st_size for tar in pool.glob("[0-9]*.tar")))
+    LEDGER.add("curate_downloaded_bytes_total", sum(size for name, size in files.items() if name.endswith(".tar")))
 
 
 def trained(samples: int, seconds: float, per_second: float, loss: float, device: str) -> None:

@@ -106,12 +106,9 @@ def test_without_a_folder_nothing_is_counted(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.rglob("*.prom")) and not metrics.enabled()
 
 
-def test_what_else_is_told_of_a_night_has_its_metric(tmp_path: Path, folder: Path) -> None:
-    pool = tmp_path / "pool"
-    pool.mkdir()
-    (pool / "00000.tar").write_bytes(b"x" * 700)
+def test_what_else_is_told_of_a_night_has_its_metric(folder: Path) -> None:
     metrics.crawled({"pages_read": 7, "pairs": 30, "failures": {"robots": 2, "timeout": 1}})
-    metrics.downloaded({"downloaded": 25, "failed": {"http_4xx": 4, "dns": 1}}, pool)
+    metrics.downloaded({"downloaded": 25, "failed": {"http_4xx": 4, "dns": 1}}, {"00000.tar": 700, "00000.parquet": 9})
     metrics.trained(samples=5120, seconds=20.0, per_second=256.0, loss=1.5, device="cuda:0")
     metrics.accuracies("proof", [{"name": "recipe", "value": 0.45}, {"name": "no filter", "value": 0.31}])
     moves = [Move("keep rate", "image_size", 0.5, 1.0, 0.5, 0.02, 3), Move("distribution", "width", 1, 1, 0.1, 0.2, 3)]

@@ -28,9 +28,19 @@ def texts(value: Any) -> list[str]:
 
 
 def test_it_has_every_part_and_nothing_that_compose_does_not_know() -> None:
-    assert set(SERVICES) >= {"prefect", "postgres", "worker", "minio", "spark", "spark-worker"}
+    assert set(SERVICES) >= {
+        "prefect",
+        "postgres",
+        "worker",
+        "minio",
+        "spark",
+        "spark-worker",
+        "metrics",
+        "prometheus",
+        "grafana",
+    }
     known = {"image", "build", "restart", "entrypoint", "command", "environment", "ports", "volumes", "depends_on",
-             "healthcheck"}  # fmt: skip
+             "healthcheck", "init", "mem_limit", "security_opt"}  # fmt: skip
     assert all(set(service) <= known for service in SERVICES.values())
 
 
@@ -48,7 +58,7 @@ def test_the_image_is_made_from_the_lock_and_of_files_that_are_there() -> None:
     lines = (INFRA / "Dockerfile").read_text().splitlines()
     copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
     assert "requirements.lock" in copied and all((INFRA.parent / word).exists() for word in copied)
-    assert any("make .venv/.ready" in line for line in lines) and "USER curate" in lines
+    assert any("make .venv/.ready" in line for line in lines) and "USER 1000" in lines
 
 
 def test_no_port_is_open_to_other_machines_or_used_twice() -> None:
@@ -106,3 +116,21 @@ def test_our_image_has_the_commands_that_are_started(name: str) -> None:
             env=os.environ | {"COLUMNS": "300", "TERM": "dumb"},
         ).stdout  # fmt: skip
         assert all(word in said for word in words if word.startswith("--"))
+
+
+def test_only_what_the_image_copies_is_sent_to_its_builder() -> None:
+    lines = (INFRA / "Dockerfile").read_text().splitlines()
+    copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
+    kept = {line[1:] for line in (INFRA / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert kept == copied
+
+
+def test_every_service_has_a_limit_of_memory_and_says_what_happens_when_it_stops() -> None:
+    for name, service in SERVICES.items():
+        assert re.fullmatch(r"\d+[mg]", service["mem_limit"]), name
+        assert service["restart"] == ("on-failure" if name == "buckets" else "unless-stopped"), name
+
+
+def test_whoever_is_waited_on_by_others_says_when_it_is_ready() -> None:
+    servers = {"postgres", "prefect", "minio", "spark", "metrics", "prometheus", "grafana"}
+    assert all("healthcheck" in SERVICES[name] for name in servers)
