@@ -152,6 +152,10 @@ def curate_pool(
         RequestError: `out` holds another dataset, and `overwrite` is false.
     """
     check_out(pool, out)
+    if recipe.recaption is not None:
+        from curate.recaption.stage import recaptioned  # which measures as this module does
+
+        pool = recaptioned(pool, recipe, engine, progress, stage)
     recipe = fit_recipe(recipe, pool)
     measured = stage("measure", lambda: measure(pool, recipe, engine, progress))
     request = request_of(measured, recipe, samples_per_shard)
@@ -173,6 +177,8 @@ def curate_pool(
         "write": round(time.perf_counter() - selected, 3),
     }
     manifest = make_manifest(pool, recipe, out, measured, chosen, written, seconds) | request
+    if pool.recaption is not None:
+        manifest["recaption"] = pool.recaption
     stage("report", lambda: finish(pool, out, manifest))
     return manifest
 

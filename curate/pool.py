@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 
@@ -30,6 +31,8 @@ class Pool:
     folder: Folder
     cache: Folder
     shards: tuple[Shard, ...]
+    recaption: dict[str, Any] | None = None
+    """Of a pool that a recipe's `recaption` wrote: what it was made from, and what became of the captions."""
 
     @property
     def metadata_only(self) -> bool:

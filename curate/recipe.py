@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,6 +21,9 @@ from curate.hashing import facts_hash
 from curate.plugins import find_class
 from filters.contract import Filter
 
+if TYPE_CHECKING:
+    from curate.recaption.settings import Settings
+
 DEFAULT = "default"
 
 
@@ -32,6 +35,7 @@ class RecipeFile(BaseModel):
     name: str = "recipe"
     description: str = ""
     features: dict[str, dict[str, Any] | None] = {}
+    recaption: dict[str, Any] | None = None
     filters: list[str | dict[str, dict[str, Any] | None]] = []
 
 
@@ -51,20 +55,23 @@ class Recipe:
     description: str
     features: tuple[Feature, ...]
     filters: tuple[NamedFilter, ...]
+    recaption: Settings | None = None
+    """The captions that are written before the first filter, if any."""
 
     def as_dict(self) -> dict[str, Any]:
         """Every parameter spelled out, defaults too."""
-        return {
+        facts = {
             "name": self.name,
             "features": {f.name: f.model_dump(mode="json", by_alias=True) for f in self.features},
             "filters": [{f.name: f.filter.model_dump(mode="json", by_alias=True)} for f in self.filters],
         }
+        return facts | ({"recaption": self.recaption.as_dict()} if self.recaption else {})
 
     @property
     def hash(self) -> str:
         """12 hex digits over what decides the selection: filters, parameters and feature fingerprints."""
         facts = self.as_dict() | {"name": "", "features": [feature.folder for feature in self.features]}
-        return facts_hash(facts)
+        return facts_hash(facts | ({"recaption": self.recaption.hash} if self.recaption else {}))
 
 
 def builtin_filters() -> list[str]:
@@ -117,14 +124,30 @@ def parse_recipe(raw: dict[str, Any], source: str = "recipe", changes: tuple[str
         raise RequestError(first_problem(source, "", error)) from error
     steps = [_step(source, number, step) for number, step in enumerate(file.filters)]
     parameters = {name: dict(values or {}) for name, values in file.features.items()}
+    ours = tuple(change for change in changes if change.startswith("recaption."))
     for change in changes:
-        _apply(change, steps, parameters)
+        if change not in ours:
+            _apply(change, steps, parameters)
     named = [_filter(source, number, *step) for number, step in enumerate(steps)]
     labels = [name if (n := [s[0] for s in steps[:i]].count(name)) == 0 else f"{name}#{n + 1}"
               for i, (name, _) in enumerate(steps)]  # fmt: skip
     chosen = tuple(NamedFilter(label, found) for label, found in zip(labels, named, strict=True))
     features = implied_features(source, parameters, chosen)
-    return Recipe(file.name, file.description, features, chosen)
+    return Recipe(file.name, file.description, features, chosen, _recaption(source, file, parameters, ours))
+
+
+def _recaption(
+    source: str, file: RecipeFile, parameters: dict[str, dict[str, Any]], changes: tuple[str, ...]
+) -> Settings | None:
+    """The settings of recaptioning, which knows the recipe's parameters of features."""
+    if file.recaption is None:
+        if changes:
+            raise RequestError(f"--set {changes[0]}: the recipe has no `recaption`")
+        return None
+    from curate.recaption.settings import parse_settings
+
+    ours = tuple(change.removeprefix("recaption.") for change in changes)
+    return parse_settings(file.recaption, f"{source}: recaption", ours, parameters)
 
 
 def _step(source: str, number: int, step: str | dict[str, dict[str, Any] | None]) -> tuple[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ from curate.features.index import Index
 from curate.hashing import facts_hash
 from curate.measure import BATCH, batches
 from curate.pool import Pool
+from curate.recaption.stage import recaptioned
 from curate.recipe import NamedFilter, Recipe, parse_recipe
 from curate.shards import read_samples
 from curate.storage import Folder
@@ -44,6 +45,7 @@ def with_scorer(recipe: Recipe, pool: Pool, engine: Engine) -> Recipe:
     wanted = next((f for f in recipe.features if isinstance(f, Bootstrap)), None)
     if wanted is None or wanted.scorer is not None:
         return recipe
+    pool = recaptioned(pool, recipe, engine)
     if not pool.cache.is_local:
         raise RequestError(
             "features.bootstrap.scorer: a scorer is trained on a local disk; give --cache FOLDER, or the folder that "

@@ -15,6 +15,7 @@ from curate.drift import Bounds
 from curate.engines import open_engine
 from curate.pool import open_pool
 from curate.recipe import load_recipe
+from curate.report.finished import pool_of
 from curate.storage import Folder
 from curate.write import SAMPLES_PER_SHARD
 from flows.notify import HOOKS
@@ -69,7 +70,8 @@ def curation(
     publish(target, manifest)
     if history is not None:
         past = Folder(history)
-        stage("drift", lambda: watch_drift(past, manifest, target, source, drift))
+        seen = pool_of(manifest) if "recaption" in manifest else source
+        stage("drift", lambda: watch_drift(past, manifest, target, seen, drift))
     return manifest
 
 

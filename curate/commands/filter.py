@@ -14,6 +14,7 @@ from curate.engines import NAMES, Engine, open_engine
 from curate.pool import Pool, open_pool
 from curate.preview import examples_text, preview
 from curate.progress import Report, show_progress
+from curate.recaption.stage import recaptioned
 from curate.recipe import Recipe, load_recipe
 from curate.storage import Folder
 from curate.sweep import Sweep, split_sweep, sweep_pool, sweep_table
@@ -102,7 +103,7 @@ def sweep_recipes(recipe: str | None, changes: tuple[str, ...], sweep: Sweep) ->
 
 
 def _previewed(pool: Pool, recipe: Recipe, engine: Engine, progress: Report) -> dict[str, Any]:
-    measured = measure(pool, recipe, engine, progress)
+    measured = measure(recaptioned(pool, recipe, engine, progress), recipe, engine, progress)
     selection = decide(engine, measured, recipe, every_reason=False)
     return {
         "measure": measured.as_dict(),
@@ -116,6 +117,9 @@ def _previewed(pool: Pool, recipe: Recipe, engine: Engine, progress: Report) -> 
 
 
 def _swept(pool: Pool, recipes: list[Recipe], sweep: Sweep, engine: Engine, progress: Report) -> dict[str, Any]:
+    if sweep.path.startswith("recaption."):
+        raise click.UsageError(f"--set {sweep.path}: captions are not compared here; `curate ablate` trains on each")
+    pool = recaptioned(pool, recipes[0], engine, progress)
     found = sweep_pool(engine, sweep, recipes, lambda recipe: measure(pool, recipe, engine, progress).tasks)
     return {
         "parameter": sweep.path,
@@ -138,12 +142,23 @@ def funnel_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _recaption_line(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    counts = found["counts"]
+    return [
+        f"recaptioned: {counts['replaced']:,} of {counts['samples']:,} samples have a new caption as their text "
+        f"({counts['candidates']:,} candidates)  {found['folder']}"
+    ]
+
+
 def summary(result: dict[str, Any], out: str | None) -> str:
     """The funnel, what was measured, and examples or where things are; or the table of a sweep."""
     if "parameter" in result:
         return sweep_table(result)
     measured = result["measure"]
     lines = [
+        *_recaption_line(result.get("recaption")),
         funnel_table(result),
         f"images decoded: {measured['images_decoded']:,}; shards measured: {measured['shards_measured']}, "
         f"from the cache: {measured['shards_cached']}",

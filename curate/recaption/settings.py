@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 import curate.recaption.backends
 from curate.errors import RequestError
 from curate.features.clip import Clip
+from curate.features.contract import Feature, GlobalFeature
+from curate.features.index import Index
 from curate.hashing import facts_hash
 from curate.plugins import find_class
 from curate.recaption.candidates import Candidates, Dropped
@@ -170,8 +173,15 @@ def load_settings(file: str | None = None, changes: tuple[str, ...] = ()) -> Set
     return parse_settings(raw, file, changes)
 
 
-def parse_settings(raw: dict[str, Any], source: str = "recaption", changes: tuple[str, ...] = ()) -> Settings:
-    """Check settings given as plain data; see `load_settings`."""
+def parse_settings(
+    raw: dict[str, Any],
+    source: str = "recaption",
+    changes: tuple[str, ...] = (),
+    features: dict[str, dict[str, Any]] | None = None,
+) -> Settings:
+    """Check settings given as plain data; see `load_settings`. `features` are parameters that a recipe gives to all."""
+    if features:
+        raw = raw | {"features": features | (raw.get("features") or {})}
     for change in changes:
         raw = changed(raw, change)
     try:
@@ -202,7 +212,20 @@ def parse_settings(raw: dict[str, Any], source: str = "recaption", changes: tupl
 def _recipe(source: str, file: SettingsFile) -> Recipe:
     wanted = NamedFilter("candidates", Candidates(condition=file.candidates))
     parameters = {name: dict(values or {}) for name, values in file.features.items()}
-    return Recipe("recaption", "", implied_features(source, parameters, (wanted,)), ())
+    found = implied_features(source, parameters, (wanted,))
+    return Recipe("recaption", "", _needed(found, wanted.filter.reads), ())
+
+
+def _needed(features: Sequence[Feature], columns: Sequence[str]) -> tuple[Feature, ...]:
+    """The features that have the columns, and those that they are fitted on: others are named for their parameters."""
+    known = {column: feature for feature in reversed(features) for column in feature.columns()}
+    wanted, names = list(columns), {Index.name}
+    while wanted:
+        feature = known[wanted.pop()]
+        if feature.name not in names and isinstance(feature, GlobalFeature):
+            wanted.extend(feature.reads)
+        names.add(feature.name)
+    return tuple(feature for feature in features if feature.name in names or feature.stands_in)
 
 
 def _backend(source: str, name: str, parameters: dict[str, Any] | None) -> Backend:
