@@ -69,9 +69,11 @@ class Run:
                     self._end = self._budget_spent()
             if self._end is not None:
                 yield from self._rest()
-                raise self._end
+                break
             if self.pump.held:
                 yield from self._take(*self.pump.get())
+        if self._end is not None:
+            raise self._end
         yield from self._held
 
     def _may_send(self) -> bool:

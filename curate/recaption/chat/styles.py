@@ -1,7 +1,7 @@
 """Ways to rewrite a caption, each with examples of ours: what the language model is shown and told.
 
 LaCLIP (Fan et al. 2023, arXiv:2305.20088) rewrites each caption in several styles, each taught by pairs of a
-caption and its rewriting that stand before it, since one style would make a set of texts alike. The pairs here are ours.
+caption and its rewriting that stand before it: a single style makes a set of texts alike. The pairs here are ours.
 """
 
 from __future__ import annotations
