@@ -20,6 +20,8 @@ from curate.storage import Folder
 @click.argument("out")
 @click.option("-r", "--recaption", "file", help="A YAML file of settings, or a recipe with `recaption:`.")
 @click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change one setting: mix.ratio=0.3.")
+@click.option("--dropped-by", metavar="FILTERS", help="Only what these filters dropped, with commas between; see --of.")
+@click.option("--of", "curated", help="OUT of the `curate filter` whose verdicts --dropped-by means.")
 @click.option("--workers", type=click.IntRange(1), help="Processes for measuring and writing. Default: one per core.")
 @click.option("--cache", help="Folder or URL for features and captions.  [default: POOL/_features]")
 @click.option("--overwrite", is_flag=True, help="Replace what another request wrote to OUT.")
@@ -29,6 +31,8 @@ def command(
     out: str,
     file: str | None,
     changes: tuple[str, ...],
+    dropped_by: str | None,
+    curated: str | None,
     workers: int | None,
     cache: str | None,
     overwrite: bool,
@@ -38,6 +42,11 @@ def command(
 
     Every sample is there again, image bytes and keys as they were; the caption that was is kept beside the new one.
     """
+    if (dropped_by is None) != (curated is None):
+        raise click.UsageError("--dropped-by and --of go together: which filters, and OUT of which `curate filter`")
+    if dropped_by is not None:
+        names = [name.strip() for name in dropped_by.split(",")]
+        changes += (f"dropped={json.dumps({'of': curated, 'by': names})}",)
     settings = load_settings(file, changes)
     opened, engine = open_pool(pool, cache), open_engine("local", workers)
     try:

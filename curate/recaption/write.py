@@ -180,7 +180,7 @@ def _copy_end(shard: FileIO, sink: Sink, at: int, last: int, size: int) -> None:
         return
     _copy(shard, sink, at, last)
     rest = os.pread(shard.fileno(), min(size - last, 1 << 20), last)
-    if size - last > len(rest) or any(rest):
+    if not rest or size - last > len(rest) or any(rest):
         _copy(shard, sink, last, size)
     else:
         sink.write(bytes(-(-(sink.size + _END) // _RECORD) * _RECORD - sink.size))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -38,20 +39,20 @@ def test_a_final_answer_takes_the_place_of_one_that_was_not_and_never_the_other_
 
 @given(st.integers(0, 400))
 def test_a_torn_end_loses_the_torn_line_alone(cut: int) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = written(Path(folder) / "j", ("1", FIRST), ("2", SECOND), ("3", FIRST))
         data = path.read_bytes()
         path.write_bytes(data[: min(cut, len(data))])
         whole = data[:cut].count(b"\n")
         written(path, ("4", SECOND))
-        assert list(read_journal(path)[0]) == ["1", "2", "3"][:whole] + ["4"]
+        assert list(read_journal(path)[0]) == [*["1", "2", "3"][:whole], "4"]
 
 
-@pytest.mark.parametrize("line", [b"\xff\xfe\n", b"[]\n", b"{}\n", b"null\n", b'{"id": 1}\n', b"\n",
-                                  b'{"id":"1","caption":null,"error":null,"in":0,"out":0,"final":true}\n',
-                                  b'{"id":"1","caption":["x"],"error":null,"in":0,"out":0,"final":true}\n'])  # fmt: skip
+@pytest.mark.parametrize("line", [
+    b"\xff\xfe\n", b"[]\n", b"{}\n", b"null\n", b'{"id": 1}\n', b"\n",
+    b'{"id":"1","caption":null,"error":null,"in":0,"out":0,"final":true}\n',
+    b'{"id":"1","caption":["x"],"error":null,"in":0,"out":0,"final":true}\n',
+])  # fmt: skip
 def test_a_damaged_line_is_left_out(tmp_path: Path, line: bytes) -> None:
     path = written(tmp_path / "j", ("0", FIRST))
     path.write_bytes(line + path.read_bytes() + line)
