@@ -41,7 +41,7 @@ class SparkEngine:
         builder = SparkSession.builder.appName("curate").config("spark.sql.session.timeZone", "UTC")
         if SparkSession.getActiveSession() is None and "SPARK_REMOTE" not in os.environ:
             builder = builder.config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "false")
-            if "MASTER" not in os.environ:
+            if not {"MASTER", "PYSPARK_GATEWAY_PORT"} & os.environ.keys():  # the second is spark-submit's
                 builder = builder.master(f"local[{workers or '*'}]")
         try:
             self._spark: Any = builder.getOrCreate()
