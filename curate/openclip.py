@@ -18,6 +18,8 @@ from curate.errors import RequestError
 from curate.hashing import file_sha256
 
 CONFIG = "open_clip_config.json"
+MERGES = "merges.txt.gz"
+"""Beside a checkpoint of the bundled trainer whose vocabulary is smaller than CLIP's."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,12 @@ def load(model: str, pretrained: str, device: str | None = None) -> Model:
 
 
 @cache
-def _tokenizer(model: str) -> Callable[[list[str]], Any]:
+def tokenizer(model: str) -> Callable[[list[str]], Any]:
+    """The tokenizer of an architecture or a folder: texts to int64 (texts, context)."""
     import open_clip
 
-    return open_clip.get_tokenizer(_name(model))
+    own = {"bpe_path": str(merges)} if (merges := Path(model) / MERGES).is_file() else {}
+    return open_clip.get_tokenizer(_name(model), **own)
 
 
 @cache
@@ -113,7 +117,7 @@ def prepare(
     pixels = np.stack(squeezed).transpose(0, 3, 1, 2) if squeezed else np.zeros((0, 3, 1, 1), np.uint8)
     return Inputs(
         torch.from_numpy(np.ascontiguousarray(pixels)),
-        _tokenizer(model)(words) if words else torch.zeros((0, 1), dtype=torch.int64),
+        tokenizer(model)(words) if words else torch.zeros((0, 1), dtype=torch.int64),
         np.array([image is not None for image in images], bool),
         np.array([text is not None for text in texts], bool),
     )
