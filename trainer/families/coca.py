@@ -46,11 +46,16 @@ class Coca(Family):
                 model = like | {"vision_cfg": like["vision_cfg"] | tower}
             else:
                 text = model["text_cfg"]
-                pooled = {"attentional_pool": True, "attn_pooler_heads": text["heads"], "attn_pooler_queries": 16}
-                model["vision_cfg"] |= pooled | {"output_tokens": True}
+                model["vision_cfg"]["output_tokens"] = True
+                if model["vision_cfg"]["width"] != text["width"]:  # else the decoder sees the few patches themselves
+                    pooled = {"attentional_pool": True, "attn_pooler_heads": text["heads"], "attn_pooler_queries": 16}
+                    model["vision_cfg"] |= pooled
                 model["multimodal_cfg"], model["embed_dim"] = dict(text), text["width"]
                 model["text_cfg"] |= {"embed_cls": True, "output_tokens": True}
-        return dataclasses.replace(with_small_steps(scale), model=model)
+        small = with_small_steps(scale)
+        if small.lr != scale.lr:  # it is `tiny` as it comes
+            small = dataclasses.replace(small, lr=1.2e-3, samples_seen=min(scale.samples_seen, 64_000))
+        return dataclasses.replace(small, model=model)
 
     def tokenizer(self, scale: Scale) -> Tokenizer:
         return build_tokenizer(scale)
@@ -59,6 +64,8 @@ class Coca(Family):
         model: Any = build_model(scale, seed, device)
         projection = model.text_decoder.text_projection  # open_clip leaves it as the memory happens to be
         torch.nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
+        if scale.name == "tiny":  # next to patches of about 1, or so few steps would not tell them by their place
+            torch.nn.init.normal_(model.visual.positional_embedding, std=0.5)
         model.register_forward_hook(sum_up_captions)
         return model
 
