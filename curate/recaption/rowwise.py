@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from curate.features.batch import Batch
 from curate.recaption.contract import REFUSED, Check
+from curate.shards import Sample
 
 PIECE = 1 << 16
 """Captions judged at once: a table of millions takes no more memory than its own."""
@@ -74,3 +76,8 @@ def spread(values: pa.Array, places: np.ndarray, count: int) -> pa.Array:
 def share(values: np.ndarray, digits: int = 2) -> pa.Array:
     """Numbers as texts with so many digits; only for the few rows that are refused."""
     return pa.array([f"{value:.{digits}f}" for value in values.tolist()], pa.string())
+
+
+def batch_of(texts: Sequence[str | None]) -> Batch:
+    """Captions as a batch of samples without images, for the features that read texts."""
+    return Batch("", [Sample("", 0, 0, text=one) for one in texts])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
@@ -12,14 +13,14 @@ from curate.recaption.rowwise import RowCheck, share, spread
 
 
 class Agreement(RowCheck):
-    """Refuse a caption that scores lower than its original by more than `margin`, unless it has `min_score` or more.
+    """Refuse a caption that scores below `min_score`, or below its original's score by more than `margin`.
 
     Scores are cosines of CLIP (Hessel et al., "CLIPScore", 2021), whose spread differs between models: see the
-    histogram of `clip_score` in a report before trusting a bound. What has no score passes.
+    histogram of `clip_score` in a report before setting a bound. Null is no bound. What has no score passes.
     """
 
     name: ClassVar = "agreement"
-    margin: float = Field(0.05, ge=0, le=2)
+    margin: float | None = Field(0.05, ge=0, le=2)
     min_score: float | None = Field(None, ge=-1, le=1)
 
     @property
@@ -28,10 +29,15 @@ class Agreement(RowCheck):
 
     def reasons(self, captions: pa.Table) -> pa.Array:
         score, original = (captions[name].combine_chunks().cast(pa.float64()) for name in self.reads)
-        lower = pc.less(score, pc.subtract(original, self.margin))
-        if self.min_score is not None:
-            lower = pc.and_(lower, pc.less(score, self.min_score))
-        places = pc.indices_nonzero(lower.fill_null(False)).to_numpy()
-        here, there = (share(values.take(pa.array(places)).to_numpy(), 3) for values in (score, original))
-        line = pc.binary_join_element_wise("score ", here, " < the original's ", there, f" - {self.margin:g}", "")
-        return spread(line, places, len(captions))
+        found = pa.nulls(len(captions), pa.string())
+        for bound, of_it in ((self.min_score, ""), (self.margin, " of the original, less")):
+            if bound is None:
+                continue
+            least = pc.subtract(original, bound) if of_it else pa.array(np.full(len(captions), bound))
+            places = pc.indices_nonzero(pc.less(score, least).fill_null(False)).to_numpy()
+            here, there = (share(values.take(pa.array(places)).to_numpy(), 3) for values in (score, original))
+            end = pc.binary_join_element_wise(there, f"{of_it} {bound:g}", "") if of_it else f"{bound:g}"
+            found = pc.coalesce(
+                found, spread(pc.binary_join_element_wise("score ", here, " < ", end, ""), places, len(captions))
+            )
+        return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import ClassVar
 
 import ibis
@@ -12,11 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from curate.features.batch import Batch
 from curate.features.minhash import Minhash
 from curate.recaption.contract import REFUSED, Check
-from curate.recaption.rowwise import PIECE, text
-from curate.shards import Sample
+from curate.recaption.rowwise import PIECE, batch_of, text
 from filters._shingles import normalised
 from filters.near_duplicate_captions import NearDuplicateCaptions
 
@@ -101,8 +99,3 @@ def _signed(captions: pa.Table) -> Iterator[pa.Table]:
     for piece in _pieces(captions):
         columns = feature.measure(batch_of(piece["caption"].to_pylist()))
         yield pa.table({"uid": piece["uid"], "caption": piece["caption"]} | columns)
-
-
-def batch_of(texts: Sequence[str | None]) -> Batch:
-    """Captions as a batch of samples without images, for the features that read texts."""
-    return Batch("", [Sample("", 0, 0, text=one) for one in texts])

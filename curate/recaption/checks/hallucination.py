@@ -1,4 +1,4 @@
-"""Refuse captions that name a thing which fits the image no better than it fits other images."""
+"""Refuse captions that fit their image better with one of the things they name left out or replaced."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from curate.recaption.rowwise import RowCheck, share, spread, text
 class Hallucination(RowCheck):
     """Refuse a caption if one of the things it names has a `phrase_score` below `min_phrase_score`.
 
-    The score is in standard deviations above the phrase's mean over other images of the pool: 0 is a thing that
-    fits this image as well as any. Captions without a score, or that name nothing, pass. How it is measured, and
-    what it catches: docs/recaption_checks.md.
+    The score compares the caption with the same without that thing and with other things in its place: below 0, one
+    of those fits the image better (`curate.recaption.scores`). Captions without a score, or that name nothing, pass.
+    What it catches at which price: docs/recaption_checks.md.
     """
 
     name: ClassVar = "hallucination"
-    min_phrase_score: float = Field(-0.5)
+    min_phrase_score: float = Field(-0.4)
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -33,6 +33,6 @@ class Hallucination(RowCheck):
         phrase = pc.utf8_slice_codeunits(text(captions["phrase"]).take(pa.array(places)), 0, 60)
         value = share(scores.take(pa.array(places)).to_numpy())
         line = pc.binary_join_element_wise(
-            "'", phrase, "' fits other images better: ", value, f" < {self.min_phrase_score:g}", ""
+            "'", phrase, "' fits the image less than other things do: ", value, f" < {self.min_phrase_score:g}", ""
         )
         return spread(line, places, len(captions))
