@@ -31,7 +31,7 @@ def clean_caption(text: str, max_chars: int) -> str:
     Takes away what models put around a caption (thoughts, fences, a JSON object, `Caption:`, quotes, list marks) and
     every character that does not show. What is left is data: it may still say anything.
     """
-    text = _SPECIAL.sub(" ", _THOUGHT.sub(" ", text[:MAX_READ])).strip()
+    text = _SPECIAL.sub(" ", _THOUGHT.sub(" ", _shown(text[:MAX_READ]))).strip()
     for _ in range(_ROUNDS):
         bare = _unwrapped(text)
         if bare == text:
@@ -42,8 +42,15 @@ def clean_caption(text: str, max_chars: int) -> str:
 
 def plain(text: str) -> str:
     """The text on one line: whitespace folded, control characters and those that hide gone."""
-    shown = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in _HIDDEN.sub("", text))
-    return " ".join(shown.split())
+    return " ".join(_shown(text).split())
+
+
+def _shown(text: str) -> str:
+    """The text without control characters, but for the ends of lines, and without those that hide."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = _HIDDEN.sub("", text)
+    return "".join(" " if c not in "\n\r\t" and unicodedata.category(c) in ("Cc", "Cs") else c for c in text)
 
 
 def shortened(text: str, max_chars: int) -> str:
