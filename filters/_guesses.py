@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -29,72 +29,78 @@ class Hashes:
         self.turns = [0, *turns]
         self.whole = [views[order, turn] for turn in self.turns]
         self.parts = [views[order, part] for part in PARTS]
-        self.leader = _first_of_equals(self.whole[0])
+        self.leads = firsts_of_equals(self.whole[0])
+        """Which images are the first with the hash of their whole; earlier ones may be known to have it."""
+        self.part_leads = [(part >= FLAT) & firsts_of_equals(part) for part in self.parts]
 
     def guesses(self, windows: Iterable[tuple[np.ndarray, np.ndarray]]) -> Guesses:
         """Guess, given the windows' hashes in parts: images (m,) and hashes uint64 (m, windows)."""
-        found = [self._equal_wholes(), self._near_wholes(), *(self._near_parts(part) for part in self.parts)]
-        found += self._turned_wholes()
-        found += self._windows(windows)
-        left, right, code, bits = (np.concatenate(column) for column in zip(*found, strict=True))
-        order = np.lexsort((code, bits, right, left))
-        left, right, code = left[order], right[order], code[order]
-        once = np.append(True, (left[1:] != left[:-1]) | (right[1:] != right[:-1]))[: len(left)] & (left != right)
-        left, right, code = left[once], right[once], code[once]
-        windowed, turned = window_warps()[code >> 3], turn_warps()[code & 7]
-        return Guesses(left, right, compose(windowed, turned) if len(left) else identity(0))
+        found = [equal_pairs(self.whole[0])]
+        for part in self.parts:
+            real = np.flatnonzero(part >= FLAT)
+            left, right, code, bits = equal_pairs(part[real])
+            found.append((real[left], real[right], code, bits))
+        return best_guesses([*found, *self.near(windows)])
 
-    def _equal_wholes(self) -> _Found:
-        return _as_found(*_equal_pairs(self.whole[0]))
+    def near(self, windows: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[Found]:
+        """Images whose hashes are near, but not equal."""
+        yield near_pairs_of(self.whole[0], self.leads & (self.whole[0] >= FLAT), self.max_distance)
+        for part, leads in zip(self.parts, self.part_leads, strict=True):
+            yield near_pairs_of(part, leads, PART_DISTANCE)
+        yield from self._turned_wholes()
+        yield from self._windows(windows)
 
-    def _near_wholes(self) -> _Found:
-        return _as_found(*_near_leaders(self.whole[0], self.max_distance))
+    @property
+    def asked(self) -> np.ndarray:
+        """The images whose wholes are compared with turned wholes and windows."""
+        return np.flatnonzero(self.leads & (self.whole[0] >= FLAT))
 
-    def _near_parts(self, part: np.ndarray) -> _Found:
-        real = np.flatnonzero(part >= FLAT)
-        equal, near = _equal_pairs(part[real]), _near_leaders(part[real], PART_DISTANCE)
-        left, right, bits = (np.concatenate(pair) for pair in zip(equal, near, strict=True))
-        return _as_found(real[left], real[right], bits)
-
-    def _turned_wholes(self) -> list[_Found]:
+    def _turned_wholes(self) -> Iterator[Found]:
         """An image's whole near another's turned whole."""
-        images = np.flatnonzero((self.leader == np.arange(len(self.leader))) & (self.whole[0] >= FLAT))
-        found = []
+        images = self.asked
         for turn, hashes in zip(self.turns[1:], self.whole[1:], strict=True):
             table = HashTable(hashes[images], self.max_distance)
             for left, right, bits in table.near(self.whole[0][images]):
-                found.append((images[left], images[right], np.full(len(left), turn, np.int16), bits))
-        return found
+                yield images[left], images[right], np.full(len(left), turn, np.int16), bits
 
-    def _windows(self, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[_Found]:
+    def _windows(self, parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[Found]:
         """A window of an image near another's whole, turned or not."""
-        images = np.flatnonzero((self.leader == np.arange(len(self.leader))) & (self.whole[0] >= FLAT))
+        images = self.asked
         wholes = np.concatenate([whole[images] for whole in self.whole])
         even, others = HashTable(wholes, EVEN_DISTANCE), HashTable(wholes, WINDOW_DISTANCE)
-        found = []
         for asking, hashes in parts:
-            first = self.leader[asking] == asking
-            asking, hashes = asking[first], hashes[first]
+            asking, hashes = asking[self.leads[asking]], hashes[self.leads[asking]]
             for table, begin, end in ((even, 0, EVEN_WINDOWS), (others, EVEN_WINDOWS, hashes.shape[1])):
                 image, window = np.nonzero(hashes[:, begin:end] >= FLAT)
                 for left, right, bits in table.near(hashes[image, window + begin]):
                     one, other = asking[image[left]], images[right % len(images)]
                     turn = np.array(self.turns, np.int16)[right // len(images)]
-                    code = (window[left] + begin + 1).astype(np.int16) * 8 + turn
+                    code = window_code(window[left] + begin, turn)
                     differ = one != other
-                    found.append(_nearest(one[differ], other[differ], code[differ], bits[differ]))
-        return found
+                    yield nearest_of(one[differ], other[differ], code[differ], bits[differ])
 
 
-_Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+def window_code(window: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """Says how a pair was found: by which window (n,) of the left image, and by which turn (n,) of the right."""
+    return (window + 1).astype(np.int16) * np.int16(8) + turn
+
+
+Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Left and right images, codes, and bits that differ."""
 
 
-def _as_found(left: np.ndarray, right: np.ndarray, bits: np.ndarray) -> _Found:
-    return left, right, np.zeros(len(left), np.int16), bits.astype(np.uint8)
+def best_guesses(found: list[Found]) -> Guesses:
+    """The finds as guesses, of each pair the one that differs least."""
+    left, right, code, bits = (np.concatenate(column) for column in zip(*found, strict=True))
+    order = np.lexsort((code, bits, right, left))
+    left, right, code = left[order], right[order], code[order]
+    once = np.append(True, (left[1:] != left[:-1]) | (right[1:] != right[:-1]))[: len(left)] & (left != right)
+    left, right, code = left[once], right[once], code[once]
+    windowed, turned = window_warps()[code >> 3], turn_warps()[code & 7]
+    return Guesses(left, right, compose(windowed, turned) if len(left) else identity(0))
 
 
-def _nearest(left: np.ndarray, right: np.ndarray, code: np.ndarray, bits: np.ndarray) -> _Found:
+def nearest_of(left: np.ndarray, right: np.ndarray, code: np.ndarray, bits: np.ndarray) -> Found:
     """Of several finds of a pair the nearest."""
     order = np.lexsort((code, bits, right, left))
     left, right = left[order], right[order]
@@ -102,13 +108,14 @@ def _nearest(left: np.ndarray, right: np.ndarray, code: np.ndarray, bits: np.nda
     return left[once], right[once], code[order][once], bits[order][once]
 
 
-def _first_of_equals(hashes: np.ndarray) -> np.ndarray:
-    """The first place of each hash's value (n,)."""
-    _, first, value = np.unique(hashes, return_index=True, return_inverse=True)
-    return first[value] if len(hashes) else np.zeros(0, np.int64)
+def firsts_of_equals(hashes: np.ndarray) -> np.ndarray:
+    """Which hashes (n,) are the first of their value: bool (n,)."""
+    first = np.zeros(len(hashes), bool)
+    first[np.unique(hashes, return_index=True)[1]] = True
+    return first
 
 
-def _equal_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def equal_pairs(hashes: np.ndarray) -> Found:
     """Pairs of places with equal hashes: each with the first and the few before it, not all with all."""
     order = np.argsort(hashes, kind="stable")
     place, _ = runs(hashes[order])
@@ -121,12 +128,11 @@ def _equal_pairs(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     left.append(order[late - place[late]])
     right.append(order[late])
     one, other = np.concatenate(left), np.concatenate(right)
-    return one, other, np.zeros(len(one), np.uint8)
+    return one, other, np.zeros(len(one), np.int16), np.zeros(len(one), np.uint8)
 
 
-def _near_leaders(hashes: np.ndarray, max_distance: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of first places of near, distinct hashes."""
-    values, first = np.unique(hashes, return_index=True)
-    first, values = first[values >= FLAT], values[values >= FLAT]
-    left, right, bits = near_pairs(values, max_distance)
-    return first[left], first[right], bits
+def near_pairs_of(hashes: np.ndarray, some: np.ndarray, max_distance: int) -> Found:
+    """Pairs of places left < right with near hashes, of some that are distinct (n,)."""
+    place = np.flatnonzero(some)
+    left, right, bits = near_pairs(hashes[place], max_distance)
+    return place[left], place[right], np.zeros(len(left), np.int16), bits

@@ -8,7 +8,7 @@ keys within its radius, and to verify what is found.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -61,30 +61,54 @@ def choose_bands(count: int, max_distance: int, width: int = 64) -> list[Band]:
 def cut(width: int, parts: int, max_distance: int) -> list[Band]:
     """Cut `width` bits into `parts` bands whose radii suffice for `max_distance`; a band of radius -1 is left out."""
     widths = [width // parts + (n < width % parts) for n in range(parts)]
-    radii = [(max_distance + 1) // parts + (n >= parts - (max_distance + 1) % parts) - 1 for n in range(parts)]
+    radii = share_out(parts, max_distance)
     shifts = np.cumsum([0, *widths[:-1]]).tolist()
     return [Band(*band) for band in zip(shifts, widths, radii, strict=True) if band[2] >= 0]
+
+
+def share_out(parts: int, max_distance: int) -> list[int]:
+    """The radii of so many bands that suffice for a distance; -1 for one that is not needed.
+
+    >>> share_out(4, 7), share_out(3, 1)
+    ([1, 1, 1, 1], [-1, 0, 0])
+    """
+    return [(max_distance + 1) // parts + (n >= parts - (max_distance + 1) % parts) - 1 for n in range(parts)]
+
+
+Sorted = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Positions in the order of a band's keys, the hashes in that order, and where each key begins."""
+
+
+def _sort(hashes: np.ndarray, band: Band) -> Sorted:
+    keys = band.keys(hashes)
+    order = np.argsort(keys, kind="stable").astype(np.int32)
+    starts = np.zeros((1 << band.bits) + 1, np.int32)
+    np.cumsum(np.bincount(keys, minlength=1 << band.bits), out=starts[1:])
+    return order, hashes[order], starts
 
 
 class HashTable:
     """Hashes of `width` bits, uint64 (n,), to look up others in. Holds about 12 bytes per hash and band."""
 
     def __init__(self, hashes: np.ndarray, max_distance: int, width: int = 64) -> None:
-        self.hashes, self.max_distance = hashes, max_distance
+        self.max_distance = max_distance
         self.bands = choose_bands(len(hashes), max_distance, width)
-        self._sorted = [self._sort(band) for band in self.bands]
+        self.sorted: Sequence[Sorted] = [_sort(hashes, band) for band in self.bands]
 
-    def _sort(self, band: Band) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Positions in the order of a band's keys, the hashes in that order, and where each key begins."""
-        keys = band.keys(self.hashes)
-        order = np.argsort(keys, kind="stable").astype(np.int32)
-        starts = np.zeros((1 << band.bits) + 1, np.int32)
-        np.cumsum(np.bincount(keys, minlength=1 << band.bits), out=starts[1:])
-        return order, self.hashes[order], starts
+    @classmethod
+    def stored(cls, bands: Sequence[Band], tables: Sequence[Sorted], max_distance: int) -> HashTable:
+        """A table from its parts, for any distance: its bands share out the radii, whatever theirs are."""
+        found = cls.__new__(cls)
+        radii = share_out(len(bands), max_distance)
+        used = [n for n, radius in enumerate(radii) if radius >= 0]
+        found.max_distance = max_distance
+        found.bands = [Band(bands[n].shift, bands[n].bits, radii[n]) for n in used]
+        found.sorted = [tables[n] for n in used]
+        return found
 
     def near(self, queries: np.ndarray) -> Iterator[Pairs]:
         """The pairs (query, hash) at most `max_distance` apart: each once, in no order, in parts."""
-        for number, (band, (order, ordered, starts)) in enumerate(zip(self.bands, self._sorted, strict=True)):
+        for number, (band, (order, ordered, starts)) in enumerate(zip(self.bands, self.sorted, strict=True)):
             by_key = np.argsort(band.keys(queries), kind="stable")  # neighbours look up neighbours
             for block in np.array_split(by_key, max(1, -(-len(queries) // BLOCK))):
                 asked = queries[block]
@@ -96,7 +120,7 @@ class HashTable:
 
     def pairs(self) -> Iterator[Pairs]:
         """The pairs among the hashes themselves, each once, one way round."""
-        for number, (band, (order, ordered, starts)) in enumerate(zip(self.bands, self._sorted, strict=True)):
+        for number, (band, (order, ordered, starts)) in enumerate(zip(self.bands, self.sorted, strict=True)):
             for start in range(0, len(ordered), BLOCK):
                 asked = ordered[start : start + BLOCK]
                 keys = band.keys(asked)

@@ -13,9 +13,9 @@ from filters._shingles import mix
 MISSED = 0.005
 """The share of pairs at the bound itself that may be missed; of pairs more alike, fewer are."""
 SMALL = 16
-"""Items on either side that one is compared with; in a bucket of twice as many and one, all are."""
+"""The first 2 x SMALL + 1 items of a bucket are compared with all before them."""
 LEADERS = 4
-"""Items of a larger bucket that the others of it are compared with: the best, and so those that may stay."""
+"""Those after them, with the one before and with so many of the first: the best, and so those that may stay."""
 
 RARE = 1e-6
 """The share of pairs at the bound itself whose sketches are too far apart."""
@@ -51,8 +51,9 @@ def band_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
 def candidates(keys: np.ndarray, likely: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
     """Pairs of items that share a band's key: uint32 (bands, n) to sorted uint64 (pairs,), better << 32 | worse.
 
-    Items are numbered by preference. In a small bucket all pairs are found; in a large one, each item with the
-    best and with the one before it, so that a family of a thousand captions is not half a million pairs.
+    Items are numbered by preference. In a small bucket all pairs are found; in a large one, a later item with the
+    best and with the one before it, so that a family of a thousand captions is not half a million pairs. With which
+    better ones an item is compared does not depend on the worse ones that share its bucket.
     `likely` says which of some pairs are worth keeping: bool (pairs,); without it, all are.
     """
     found = np.zeros(0, np.uint64)
@@ -133,12 +134,12 @@ def _bucket_pairs(keys: np.ndarray) -> np.ndarray:
     same = bucket[1:] == bucket[:-1]
     shared = np.append(False, same) | np.append(same, False)
     item, bucket = order[shared].astype(np.uint64), bucket[shared]
-    place, size = runs(bucket)
-    large = size > 2 * SMALL + 1
+    place, _ = runs(bucket)
+    large = place > 2 * SMALL
     pairs = [np.zeros(0, np.uint64)]
     later = np.arange(len(item))
     for step in range(1, SMALL + 1):
-        # In a large bucket, each with the one before it.
+        # Far down in a bucket, each with the one before it.
         later = later[(place[later] >= step) & ~large[later]] if step > 1 else np.flatnonzero(place)
         pairs.append(item[later - step] << np.uint64(32) | item[later])
     back, ahead = np.where(large, 1, SMALL), np.where(large, LEADERS, SMALL)

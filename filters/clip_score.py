@@ -33,6 +33,10 @@ class ClipScore(PoolFilter):
     def reads(self) -> tuple[str, ...]:
         return ("clip_score",)
 
+    @property
+    def compares(self) -> bool:
+        return self.keep_fraction is not None
+
     def drops(self, t: ir.Table) -> ir.Table:
         if self.min is not None:
             return below_minimum(t, "clip_score", self.min)

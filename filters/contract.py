@@ -13,6 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 Paths = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 """Files or folders; one of them may be written without the list."""
+GENERATION = "generation"
+"""A column of whole numbers that rows have where some are older: a sample never goes for one of a later generation."""
 VERDICTS = pa.schema({"row": pa.int64(), "reason": pa.string(), "duplicate_of": pa.string()})
 """The table a pool filter returns: one row for each sample it drops."""
 
@@ -65,11 +67,17 @@ class RowFilter(Filter):
 class PoolFilter(Filter):
     """A filter that compares samples: the same answer under any order of the rows, ties broken by uid."""
 
+    @property
+    def compares(self) -> bool:
+        """Whether what it says of a sample depends on which others there are; with some parameters it may not."""
+        return True
+
     @abstractmethod
     def drops(self, t: ir.Table) -> ir.Table | pa.Table:
         """The samples to drop, as a `VERDICTS` table.
 
-        `t` has `row` (int64, the sample's place in the pool), `uid`, and the columns of `reads`.
+        `t` has `row` (int64, the sample's place in the pool), `uid`, the columns of `reads`, and `generation` where
+        a run says which samples were there first.
         """
 
 

@@ -12,16 +12,19 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from filters._caption_items import Signed, items_of, numbered, sign, texts_at
+from filters._caption_memory import EVERY, NEVER, Earlier, Fresh, caption_runs, earlier
+from filters._columns import Tally
 from filters._groups import places, survivors
-from filters._lsh import band_keys, banding, candidates, may_be_alike, most_bits, sides, sketches, sorted_order
+from filters._lsh import candidates, may_be_alike, most_bits, sides, sorted_order
+from filters._memory import Decision, Past, RememberingFilter, Run
 from filters._shingles import jaccard, normalised
-from filters.contract import PoolFilter, number
+from filters.contract import number
 
-BATCH = 1 << 13  # rows streamed at once
 PAIRS = 1 << 18  # candidates verified at once
 
 
-class NearDuplicateCaptions(PoolFilter):
+class NearDuplicateCaptions(RememberingFilter):
     """Group captions with a Jaccard similarity of at least `min_jaccard` and thin the groups.
 
     A caption shared by at least `boilerplate` samples and by at least `boilerplate_share` of the samples
@@ -29,6 +32,9 @@ class NearDuplicateCaptions(PoolFilter):
     goes; with both null, none does. Of the other groups `max_copies` samples stay, null for all: those with
     the `highest_clip_score`, or the `first` by uid. Candidates by MinHash LSH (Broder 1997; Leskovec et al.,
     Mining of Massive Datasets, ch. 3), each verified exactly on the captions' five-character pieces.
+
+    Of generations, a group's samples are counted up to each one's own: what becomes boilerplate later takes none of
+    the earlier samples back.
 
     Memory: 16 bytes a sample, a few hundred a distinct caption; columns stream past.
     """
@@ -45,28 +51,48 @@ class NearDuplicateCaptions(PoolFilter):
         return columns if self.keep == "first" else (*columns, "clip_score")
 
     def drops(self, t: ir.Table) -> ir.Table:
+        verdicts = self.drops_after(t, Past()).verdicts
+        assert isinstance(verdicts, ir.Table)
+        return verdicts
+
+    def drops_after(self, t: ir.Table, past: Past) -> Decision:
         known = t.filter(t.caption_key.notnull() & t.caption.notnull())
-        row, item, best = _items(known, self.keep)
-        signed = _signed(known, row[best], self.min_jaccard)
+        row, item, best, generation, key = items_of(known, self.keep)
+        signed = sign(known, row[best], self.min_jaccard)
         if len(signed.unsigned):
-            return self.drops(t.anti_join(ibis.memtable(pa.table({"row": signed.unsigned})), "row"))
-        left, right, similarity = _near_pairs(known, row[best], signed, self.min_jaccard)
-        of_item = survivors(len(best), left, right, 1 - similarity)
-        leader = np.where(of_item >= 0, of_item, np.arange(len(best)))
+            return self.drops_after(t.anti_join(ibis.memtable(pa.table({"row": signed.unsigned})), "row"), past)
+        old = earlier(past, key[best], signed.keys, len(signed.sketches))
+        m = len(old.number)
+        item, fresh = numbered(item, key[best], old)
+        rows = np.concatenate([-1 - np.arange(m), row[best[fresh]]])
+        signed = signed.after(old, fresh)
+        left, right, similarity = _near_pairs(known, rows, signed, old, self.min_jaccard)
+        of_item = survivors(len(rows), left, right, 1 - similarity, settled=old.leads)
+        leader = np.where(of_item >= 0, of_item, np.arange(len(rows)))
+        leader[:m] = old.leader
         alike = _similarity_to(leader, left, right, similarity)
+        alike[:m] = old.alike
         group = leader[item]
-        size = np.bincount(group, minlength=len(best))[group]
-        bound = self.bound(len(row))
-        whole = size >= bound
-        extra = places(group, np.argsort(group, kind="stable")) >= (self.max_copies or np.inf)
-        dropped = np.flatnonzero(whole | extra)
+        counted = self._counted(group, generation, old, len(rows))
+        place = places(group, np.argsort(group, kind="stable")) + counted.before[group]
+        dropped = np.flatnonzero((counted.bound != NEVER) | (place >= (self.max_copies or np.inf)))
         found = {
             "row": row[dropped],
-            "kept_row": row[best[group[dropped]]],
-            "samples": np.where(whole, size, 0)[dropped],  # 0 for a mere copy
+            "kept_row": rows[group[dropped]],
+            "samples": np.where(counted.bound != NEVER, counted.size, 0)[dropped],  # 0 for a mere copy
+            "bound": counted.bound[dropped],
             "alike": alike[item[dropped]],
         }
-        return _verdicts(known, pa.table(found), bound, self.min_jaccard)
+
+        def remember() -> Iterator[Run]:
+            count = past.rows
+            everywhere = np.concatenate([old.number, count + np.arange(len(fresh))])
+            texts, uids = texts_at(known, "caption", rows[m:]), texts_at(known, "uid", rows[m:])
+            new = Fresh(key[best[fresh]], signed.keys[:, m:], signed.sketches[:, m:], everywhere[leader[m:]],
+                        alike[m:], texts, uids)  # fmt: skip
+            return caption_runs(new, counted.tally(everywhere, group), count)
+
+        return Decision(_verdicts(known, pa.table(found), old, self.min_jaccard), m, remember)
 
     def bound(self, samples: int) -> float:
         """How many of some samples must share a caption for it to be boilerplate; infinite for none."""
@@ -74,45 +100,63 @@ class NearDuplicateCaptions(PoolFilter):
             return math.inf
         return max(self.boilerplate or 2, math.ceil((self.boilerplate_share or 0) * samples - 1e-9))
 
+    def _counted(self, group: np.ndarray, generation: np.ndarray, old: Earlier, items: int) -> Counted:
+        """Count groups (samples,), led by some of the items, one generation after the other."""
+        before, reached = np.zeros(items, np.int64), np.full(items, NEVER, np.int64)
+        before[: len(old.size)], reached[: len(old.size)] = old.size, old.bound
+        size, samples = before.copy(), old.samples
+        sizes, bounds = np.zeros(len(group), np.int64), np.zeros(len(group), np.int64)
+        for now in np.unique(generation).tolist():
+            mine = generation == now
+            samples += int(mine.sum())
+            size += np.bincount(group[mine], minlength=items)
+            bound = self.bound(samples)
+            if bound < math.inf:
+                reached[(reached == NEVER) & (size >= bound)] = bound
+            sizes[mine], bounds[mine] = size[group[mine]], reached[group[mine]]
+        return Counted(before, sizes, bounds, reached)
 
-class Items(NamedTuple):
-    """The samples in the order of preference, and their distinct captions, numbered by their best sample."""
 
-    row: np.ndarray  # int64 (samples,): place in the pool
-    item: np.ndarray  # int64 (samples,): which distinct caption it has
-    best: np.ndarray  # int64 (items,): the sample that comes first with it
+class Counted(NamedTuple):
+    """How many samples share a caption."""
 
+    before: np.ndarray  # int64 (items,): earlier samples in the group that an item leads
+    size: np.ndarray  # int64 (samples,): samples in its group, up to its own generation
+    bound: np.ndarray  # int64 (samples,): the bound that the group reached by then, or `NEVER`
+    reached: np.ndarray  # int64 (items,): the same of all generations
 
-def _items(t: ir.Table, keep: str) -> Items:
-    order = [t.uid, t.row] if keep == "first" else [ibis.desc(t.clip_score, nulls_first=False), t.uid, t.row]
-    columns = ["row", "caption_key", "uid"] if keep == "first" else ["row", "caption_key", "uid", "clip_score"]
-    parts = [
-        (batch["row"].to_numpy(), batch["caption_key"].to_numpy())
-        for batch in t.order_by(order).select(columns).to_pyarrow_batches(chunk_size=BATCH)
-    ]
-    none = np.zeros(0, np.int64)
-    row, key = (np.concatenate([none, *side]) for side in zip(*parts, strict=True)) if parts else (none, none)
-    _, best, item = np.unique(key, return_index=True, return_inverse=True)
-    rank = np.empty(len(best), np.int64)
-    rank[np.argsort(best)] = np.arange(len(best))
-    return Items(row, rank[item], np.sort(best))
+    def tally(self, number: np.ndarray, group: np.ndarray) -> Tally:
+        """What to remember, of items with some numbers (items,) and the groups of new samples (samples,)."""
+        leaders, count = np.unique(group, return_counts=True)
+        key = number[leaders]
+        order = np.argsort(key)
+        counted = np.stack([count, self.reached[leaders]], axis=1)[order]
+        every = np.array([[len(group), NEVER]])
+        return Tally(np.concatenate([EVERY, key[order]]), np.concatenate([every, counted]))
 
 
 def _near_pairs(
-    t: ir.Table, rows: np.ndarray, signed: Signed, min_jaccard: float
+    t: ir.Table, rows: np.ndarray, signed: Signed, old: Earlier, min_jaccard: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of captions at least `min_jaccard` alike, given the row of each caption's best sample and its signature.
+    """Pairs of captions at least `min_jaccard` alike, given the row of each caption's best sample and its signature;
+    the earlier ones come first, and no two of them are a pair.
 
     Returns items left < right (pairs,), and their exact similarity (pairs,).
     """
-    most = most_bits(signed.permutations, min_jaccard)
-    pairs = candidates(signed.keys, lambda some: may_be_alike(signed.sketches, some, most))
+    most, m = most_bits(signed.permutations, min_jaccard), len(old.number)
+
+    def likely(pairs: np.ndarray) -> np.ndarray:
+        alike = may_be_alike(signed.sketches, pairs, most)
+        return alike & (pairs & np.uint64(0xFFFFFFFF) >= np.uint64(m)) if m else alike
+
+    pairs = candidates(signed.keys, likely)
     wanted, family = np.zeros(len(rows), bool), np.arange(len(rows), dtype=np.uint32)
     for left, right in map(sides, _blocks(pairs[::-1])):
         wanted[left] = wanted[right] = True
         family[right] = left  # at last the best of those that it is paired with
     family = family[family]
-    texts = _captions(t, rows[wanted])
+    texts = normalised(old.caption.filter(pa.array(wanted[:m]))).cast(pa.large_string())
+    texts = pa.concat_arrays([texts, texts_at(t, "caption", rows[m:][wanted[m:]], normalised)])
     place = np.cumsum(wanted) - 1
     # A family's pairs together, so that its texts are cut up once.
     pairs = pairs[sorted_order(family[pairs >> np.uint64(32)])]
@@ -132,60 +176,6 @@ def _blocks(pairs: np.ndarray) -> Iterator[np.ndarray]:
         yield pairs[start : start + PAIRS]
 
 
-class Signed(NamedTuple):
-    """What is held of the captions' signatures while they stream past."""
-
-    keys: np.ndarray  # uint32 (bands, items)
-    sketches: np.ndarray  # uint64 (words, items)
-    permutations: int  # values of a signature
-    unsigned: np.ndarray  # int64: the rows without one
-
-
-def _signed(t: ir.Table, rows: np.ndarray, min_jaccard: float) -> Signed:
-    """Band keys and sketches of the captions at some rows (items,).
-
-    The engine is not asked which rows have a signature: to tell, it would read all of them once more.
-    """
-    order = np.argsort(rows)
-    ascending = rows[order]
-    keys, sketch = np.zeros((1, len(rows)), np.uint32), np.zeros((0, len(rows)), np.uint64)
-    permutations = 0
-    unsigned = [np.zeros(0, np.int64)]
-    for batch in t.select("row", "minhash").to_pyarrow_batches(chunk_size=BATCH):
-        here, signed = batch["row"].to_numpy(), batch["minhash"]
-        if signed.null_count:
-            null = signed.is_null().to_numpy(zero_copy_only=False)
-            unsigned.append(here[null])
-            here, signed = here[~null], signed.drop_null()
-        if not len(here):
-            continue
-        flat = signed.flatten().to_numpy()
-        signatures = flat.view(f"u{flat.itemsize}").reshape(len(here), -1)
-        if not permutations:
-            permutations = signatures.shape[1]
-            bands, length = banding(permutations, min_jaccard)
-            keys = np.empty((bands, len(rows)), np.uint32)
-            sketch = np.empty((-(-permutations // 64), len(rows)), np.uint64)
-        place = np.minimum(np.searchsorted(ascending, here), len(rows) - 1)
-        mine = ascending[place] == here
-        item, signatures = order[place[mine]], signatures[mine]
-        keys[:, item] = band_keys(signatures, bands, length).T
-        sketch[:, item] = sketches(signatures).T
-    return Signed(keys, sketch, permutations, np.concatenate(unsigned))
-
-
-def _captions(t: ir.Table, rows: np.ndarray) -> pa.Array:
-    """The normalised captions at some rows (n,), read again: most captions are nobody's candidate."""
-    wanted = ibis.memtable(pa.table({"row": rows}))
-    found, parts = [], []
-    for batch in t.select("row", "caption").semi_join(wanted, "row").to_pyarrow_batches(chunk_size=BATCH):
-        found.append(batch["row"].to_numpy())
-        parts.append(normalised(batch["caption"]))
-    place = np.argsort(np.concatenate([np.zeros(0, np.int64), *found]))
-    texts = pa.concat_arrays([pa.array([], pa.large_string()), *(part.cast(pa.large_string()) for part in parts)])
-    return texts.take(pa.array(place[np.argsort(np.argsort(rows))]))
-
-
 def _similarity_to(leader: np.ndarray, left: np.ndarray, right: np.ndarray, similarity: np.ndarray) -> np.ndarray:
     """How alike each item and its leader are, 1 for a leader itself: float64 (items,)."""
     alike = np.ones(len(leader))
@@ -194,13 +184,17 @@ def _similarity_to(leader: np.ndarray, left: np.ndarray, right: np.ndarray, simi
     return alike
 
 
-def _verdicts(t: ir.Table, dropped: pa.Table, bound: float, min_jaccard: float) -> ir.Table:
+def _verdicts(t: ir.Table, dropped: pa.Table, old: Earlier, min_jaccard: float) -> ir.Table:
     """Reasons and survivors, put together by the engine: a sample costs a few numbers here, no text."""
     found = ibis.memtable(dropped)
     kept = t.select(kept_row="row", duplicate_of="uid", caption="caption")
+    if len(old.number):
+        earlier = {"kept_row": -1 - np.arange(len(old.number)), "duplicate_of": old.uid, "caption": old.caption}
+        kept = kept.union(ibis.memtable(pa.table(earlier)).cast(dict(kept.schema().items())))
     it = found.left_join(kept, "kept_row")
     quoted = "'" + it.caption.substr(0, 60) + "'"
-    shared = ibis.literal("boilerplate: ") + it.samples.cast("string") + f" samples >= {bound} share the caption "
+    shared = ibis.literal("boilerplate: ") + it.samples.cast("string") + " samples >= " + it.bound.cast("string")
+    shared = shared + " share the caption "
     same = "caption like a kept sample's: Jaccard " + number(it.alike) + f" >= {min_jaccard:.3f}, "
     whole = it.samples > 0
     verdicts = it.select(

@@ -36,6 +36,10 @@ class Score(PoolFilter):
     def reads(self) -> tuple[str, ...]:
         return (self.column,)
 
+    @property
+    def compares(self) -> bool:
+        return self.keep_fraction is not None
+
     def drops(self, t: ir.Table) -> ir.Table:
         if self.missing == "keep":
             t = t.filter(t[self.column].notnull())

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from filters._groups import survivors
 from filters._vectors import nearest, unit
-from filters.contract import VERDICTS, PoolFilter
+from filters.contract import GENERATION, VERDICTS, PoolFilter
 
 BLOCK = 4096  # samples compared at once: a matrix of 64 MiB
 BATCH = 1 << 14
@@ -52,7 +52,10 @@ class SemanticDuplicates(PoolFilter):
             "nearest": ("cluster_similarity", "descending"),
             "highest_clip_score": ("clip_score", "descending"),
         }
-        rows = rows.take(pc.sort_indices(rows, sort_keys=[keys[self.keep], ("uid", "ascending"), ("row", "ascending")]))
+        order = [keys[self.keep], ("uid", "ascending"), ("row", "ascending")]
+        if GENERATION in rows.column_names:
+            order.insert(0, (GENERATION, "ascending"))
+        rows = rows.take(pc.sort_indices(rows, sort_keys=order))
         kept, cosine, of = decide(unit(rows[self.column]), 1 - self.epsilon, chained=self.rule == "published")
         dropped = np.flatnonzero(~kept)
         known = of[dropped] >= 0

@@ -42,6 +42,10 @@ class UidSubset(PoolFilter):
     def reads(self) -> tuple[str, ...]:
         return ("uid",)
 
+    @property
+    def compares(self) -> bool:
+        return False
+
     def drops(self, t: ir.Table) -> pa.Table:
         subset = open_subset(self.file)
         absent = f"not among the {len(subset):,} uids of {Path(self.file).name}"
