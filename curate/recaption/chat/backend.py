@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import orjson
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from curate.errors import RequestError
 from curate.recaption.chat.client import Client, Wire
@@ -34,6 +34,8 @@ _WIRING |= {"first_wait", "max_wait", "max_response_bytes", "price_in", "price_o
 
 class ChatBackend(Backend):
     """A backend behind a server that speaks OpenAI's chat completions."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     base_url: str  # up to and with /v1
     model: str = Field(min_length=1)
@@ -68,6 +70,15 @@ class ChatBackend(Backend):
     def messages(self, request: Request) -> list[dict[str, Any]]:
         """What is asked. Raises ValueError with a few words, or UnsendableImage, if the request cannot be sent."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_secret(cls, raw: Any) -> Any:
+        names = [str(name) for name in raw] if isinstance(raw, dict) else []
+        if secret := next((name for name in names if _SECRET.search(name) and name not in cls.model_fields), None):
+            raise ValueError(f"{secret!r} looks like a secret; put the key into the environment, under the name that "
+                             "api_key_env gives")  # fmt: skip
+        return raw
+
     @field_validator("base_url")
     @classmethod
     def _address(cls, value: str) -> str:
@@ -75,9 +86,9 @@ class ChatBackend(Backend):
             parts = urlsplit(value.strip())
             host, _ = parts.hostname, parts.port
         except ValueError as error:
-            raise ValueError(f"{value[:100]!r} is no address") from error
+            raise ValueError("it is no address") from error
         if parts.scheme not in ("http", "https") or not host or re.search(r"[\s\x00-\x1f\x7f]", value.strip()):
-            raise ValueError(f"write an http or https address, such as http://127.0.0.1:8000/v1, not {value[:100]!r}")
+            raise ValueError("write an http or https address, such as http://127.0.0.1:8000/v1")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("no user, password, query or fragment in the address; a key belongs in the environment")
         return value.strip().rstrip("/").removesuffix("/chat/completions")
