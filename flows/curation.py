@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from curate import metrics
 from curate.curation import MANIFEST, REPORT, curate_pool
@@ -77,6 +77,20 @@ def curation(
 
 def publish(out: Folder, manifest: dict[str, Any]) -> None:
     """Show the funnel and the report among the run's artifacts."""
+    create_markdown_artifact(summary(manifest, out.url), key="summary")
     create_table_artifact(manifest["funnel"], key="funnel", description=f"{manifest['name']}: {out.url}")
     report = Path(out.path(REPORT)).resolve().as_uri() if out.is_local else f"{out.url}/{REPORT}"
     create_link_artifact(report, key="report", link_text=f"Report of {out.url}", description=f"{out.url}/{MANIFEST}")
+
+
+def summary(manifest: dict[str, Any], out: str) -> str:
+    """A run on a screen, as Markdown: what was kept, what dropped most, where the time went, what was warned of."""
+    chosen, measured = manifest["selection"], manifest["measure"]
+    share = chosen["kept"] / max(1, chosen["rows"])
+    lines = [f"# `{manifest['name']}` kept {chosen['kept']:,} of {chosen['rows']:,} samples ({share:.1%})", ""]
+    dropped = sorted((step for step in manifest["funnel"] if step["dropped"]), key=lambda step: -step["dropped"])
+    lines += [f"- {step['filter']} dropped {step['dropped']:,} of {step['in']:,}" for step in dropped[:5]]
+    seconds = ", ".join(f"{stage} {spent:,.0f} s" for stage, spent in manifest["seconds"].items())
+    lines += [f"- {seconds}; {measured['samples_measured']:,} samples measured, the rest from the cache"]
+    lines += [f"- **{warning}**" for warning in manifest["warnings"]]
+    return "\n".join([*lines, "", f"`{out}`, recipe `{manifest['recipe_hash']}`", ""])

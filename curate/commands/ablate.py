@@ -21,8 +21,17 @@ from curate.errors import RequestError
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes that measure. Default: one per core.")
 @click.option("--devices", help="Train on these at the same time: cuda:0,cuda:1.  [default: one, the GPU if any]")
+@click.option("--history", help="Folder or URL of earlier runs: show how accuracies went, and add this run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(experiment: str, out: Path, engine: str, workers: int | None, devices: str | None, as_json: bool) -> None:
+def command(
+    experiment: str,
+    out: Path,
+    engine: str,
+    workers: int | None,
+    devices: str | None,
+    history: str | None,
+    as_json: bool,
+) -> None:
     """Run the arms of EXPERIMENT, a YAML file, with every seed, and write what they show to OUT.
 
     Every arm is trained at equal compute and first cleared of the images it will be tested on. Run again, it goes on
@@ -37,8 +46,9 @@ def command(experiment: str, out: Path, engine: str, workers: int | None, device
     if not all(chosen):
         raise RequestError("--devices: name each between commas, like cuda:0,cuda:1")
     result = under_prefect(
-        "flows.ablation:ablation", experiment=experiment, out=str(out), engine=engine, workers=workers, devices=chosen
-    )
+        "flows.ablation:ablation", experiment=experiment, out=str(out), engine=engine, workers=workers, devices=chosen,
+        history=history,
+    )  # fmt: skip
     click.echo(json.dumps(result, indent=2) if as_json else summary(result, out, len(asked.seed_numbers)))
 
 

@@ -22,10 +22,12 @@ def command(deployments: str, work_pool: str | None, limit: int, check: bool, as
     # Before Prefect is imported, which reads its settings then; the runs' own processes inherit them.
     os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "curate,flows,trainer")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    from curate import metrics
     from flows.deploy import register, serve_all
     from flows.deploy_file import load_deployments
 
     planned = load_deployments(deployments)
+    metrics.check()
     if check or work_pool:
         names = [f"{one.flow}/{one.name}" for one in planned]
         if not check:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
 from curate.commands.filter import summary
 from curate.curation import check_out
+from curate.drift import Bounds
 from curate.errors import RequestError, WorkError
 from curate.pool import open_pool
 from curate.recipe import load_recipe
 from curate.storage import Folder
+from curate.write import SAMPLES_PER_SHARD
 
 # A server of its own is slow to start on a busy machine; Prefect's default gives up after 20 s.
 STARTUP_SECONDS = "180"
@@ -29,6 +33,18 @@ STARTUP_SECONDS = "180"
 @click.option("--workers", type=click.IntRange(1), help="Processes or threads. Default: one per core.")
 @click.option("--cache", help="Folder or URL for the features.  [default: POOL/_features]")
 @click.option("--overwrite", is_flag=True, help="Replace a dataset at OUT that was made from another request.")
+@click.option("--samples-per-shard", type=click.IntRange(1), default=SAMPLES_PER_SHARD, show_default=True)
+@click.option("--history", help="Folder or URL of earlier runs: compare with them, and add this one.")
+@click.option(
+    "--drift",
+    "bounds",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A bound of --history: psi, sigmas, points or window.",
+)
+@click.option(
+    "--stage-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds that each try of a stage may take."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def command(
     recipe: str,
@@ -39,6 +55,10 @@ def command(
     workers: int | None,
     cache: str | None,
     overwrite: bool,
+    samples_per_shard: int,
+    history: str | None,
+    bounds: tuple[str, ...],
+    stage_timeout: float | None,
     as_json: bool,
 ) -> None:
     """Run RECIPE (a YAML file or a built-in name) on a pool under Prefect: tasks, retries, artifacts.
@@ -47,11 +67,36 @@ def command(
     """
     load_recipe(recipe, changes)  # a wrong request should not have to wait for a server
     check_out(open_pool(pool, cache), Folder(out))
+    drift = bounds_of(bounds)
+    if drift is not None and history is None:
+        raise RequestError("--drift: it is about --history, which is missing")
     manifest = run_flow(
         pool=pool, out=out, recipe=recipe, changes=changes, engine=engine, workers=workers, cache=cache,
-        overwrite=overwrite,
+        overwrite=overwrite, samples_per_shard=samples_per_shard, history=history, drift=drift,
+        stage_timeout=stage_timeout,
     )  # fmt: skip
     click.echo(json.dumps(manifest, indent=2) if as_json else summary(manifest, out))
+
+
+def bounds_of(given: Sequence[str]) -> Bounds | None:
+    """The bounds of drift from `NAME=VALUE`; None if none is given.
+
+    >>> bounds_of(["psi=0.3", "window=5"])
+    Bounds(psi=0.3, sigmas=3.0, points=0.02, window=5)
+
+    Raises:
+        RequestError: one is unknown, or its value is wrong.
+    """
+    try:
+        pairs = dict(one.split("=", 1) for one in given)
+    except ValueError:
+        raise RequestError("--drift: write it like psi=0.2") from None
+    try:
+        return Bounds.model_validate_strings(pairs) if pairs else None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        known = ", ".join(Bounds.model_fields)
+        raise RequestError(f"--drift: {problem['loc'][0]}: {problem['msg']}; there are {known}") from error
 
 
 def run_flow(**arguments: Any) -> dict[str, Any]:

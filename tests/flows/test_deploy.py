@@ -22,7 +22,7 @@ from curate.drift import Observation, record
 from curate.recipe import load_recipe
 from curate.storage import Folder
 from tests.conftest import encoded, messy_pairs, photo, write_pool
-from tests.flows.prefect_server import PrefectServer, find_postgres, prefect_server, wait_for
+from tests.flows.prefect_server import PrefectServer, find_postgres, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 GATE = '''
@@ -95,12 +95,6 @@ def test_a_file_of_something_else_is_refused(
     file.write_text(text)
     assert run(["deploy", str(file), "--check"]) == 2 and said in capsys.readouterr().err
     assert run(["deploy", str(tmp_path / "none.yaml"), "--check"]) == 2
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    with prefect_server(tmp_path_factory.mktemp("prefect")) as running:
-        yield running
 
 
 @pytest.mark.slow
