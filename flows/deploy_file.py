@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from curate.errors import RequestError
 from curate.recipe import load_recipe
 
-FlowName = Literal["acquire", "curation", "ablation", "pipeline"]
+FlowName = Literal["acquire", "recaption", "curation", "ablation", "pipeline"]
 
 
 class Planned(BaseModel):

@@ -18,6 +18,7 @@ from curate import __version__
 from curate.curation import MANIFEST, Measured, Progress, Stage, check_out, finished, measure, run_stage
 from curate.engines import Engine
 from curate.errors import RequestError, WorkError
+from curate.measure import ShardTask
 from curate.pool import Pool
 from curate.recaption.ask import Asked, ShardWork, ask
 from curate.recaption.candidates import find_candidates
@@ -85,7 +86,7 @@ def recaption_pool(
     seconds = {"measure": asking - began, "captions": judging - asking, "judge": writing - judging,
                "write": time.perf_counter() - writing}  # fmt: skip
     manifest = make_manifest(pool, settings, measured, judged, shards, asked, seconds) | request
-    stage("report", lambda: finish(pool, out, manifest, judged))
+    stage("report", lambda: finish(pool, out, manifest, measured.tasks, judged))
     return manifest
 
 
@@ -110,7 +111,7 @@ def judge(
     """Measure and check what was written, and choose."""
     table, again = caption_table(work, settings, journals)
     names = table.column_names
-    measured = _measured(
+    measured = measure_captions(
         table, pool, settings.checks, settings.scorer, engine, pool.cache / f"{CAPTIONS}/{MEASURES}", progress
     )
     checked = run_checks(measured, settings.checks).select(names)
@@ -200,14 +201,12 @@ def _told(column: pa.ChunkedArray) -> dict[str, int]:
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
 
-def finish(pool: Pool, out: Folder, manifest: dict[str, Any], judged: Judged) -> None:
-    """Write the manifest, whose presence says that the dataset is whole."""
+def finish(pool: Pool, out: Folder, manifest: dict[str, Any], tasks: Sequence[ShardTask], judged: Judged) -> None:
+    """Write the report and then the manifest, whose presence says that the dataset is whole."""
+    from curate.report.recaption import write_recaption_report
+
+    shards = [shard.task.shard.name for shard in judged.work for _ in shard.rows]
+    rows = np.concatenate([np.zeros(0, np.int64), *(shard.rows for shard in judged.work)])
+    places = pa.table({"shard": pa.array(shards, pa.string()), "row": rows})
+    write_recaption_report(out, manifest, pool, tasks, places, judged.captions)
     out.write_json(MANIFEST, manifest)
-
-
-def _measured(table: pa.Table, *rest: Any) -> pa.Table:
-    try:
-        return measure_captions(table, *rest)
-    except NotImplementedError:
-        log.warning("captions are not measured yet")
-        return table

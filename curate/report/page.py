@@ -97,6 +97,7 @@ def render(out: Folder, manifest: dict[str, Any], pool: Pool) -> str:
         rows=rows,
         cards=[_card(n, row, steps, ledger, examples[row.filter], drawings) for n, row in enumerate(rows, 1)],
         kept=examples[KEPT],
+        recaption=recaption_line(manifest.get("recaption")),
         evidence=evidence,
         planted=planted,
         notes=[*_notes(manifest, measured.missing, examples, histograms, charts), *problems, *more_problems],
@@ -113,6 +114,16 @@ def verdict_line(manifest: dict[str, Any]) -> str:
         lost = f"{words.count(most['dropped'])}, or {words.share(most['dropped'], rows)} of the pool"
         said += f" {most['filter']} dropped the most: {lost}."
     return said
+
+
+def recaption_line(found: dict[str, Any] | None) -> str | None:
+    """What the captions were before the first filter saw them, if a recipe had some written."""
+    if found is None:
+        return None
+    counts = found["counts"]
+    replaced, whole = words.count(counts["replaced"]), words.plural(counts["samples"], "sample")
+    candidates = words.plural(counts["candidates"], "sample")
+    return f"Before the first filter, {replaced} of {whole} got a new caption; {candidates} were candidates."
 
 
 def funnel_rows(manifest: dict[str, Any]) -> list[Row]:
