@@ -12,7 +12,7 @@ import time
 import click
 
 from curate import commands, metrics
-from curate.errors import RequestError, WorkError
+from curate.errors import RequestError, WorkError, of_a_store
 
 # Before torch is loaded anywhere: threads that wait by spinning take the core from those that work, and on a
 # machine that does anything else a training is ten times slower.
@@ -43,7 +43,7 @@ def cli(verbose: bool) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    for chatty in ("httpx", "PIL", "fsspec", "faiss.loader"):
+    for chatty in ("httpx", "PIL", "fsspec", "faiss.loader", "aiobotocore", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
@@ -78,8 +78,9 @@ def _run(arguments: list[str]) -> int:
         return _say(wrong.format_message() + hint, 2)
     except RequestError as wrong:
         return _say(str(wrong), 2)
-    except (WorkError, OSError) as failed:
-        if logging.getLogger().isEnabledFor(logging.DEBUG):
+    except Exception as failed:
+        known = isinstance(failed, (WorkError, OSError)) or of_a_store(failed)
+        if not known or logging.getLogger().isEnabledFor(logging.DEBUG):
             raise
         return _say(str(failed), 1)
 

@@ -58,6 +58,9 @@ def open_pool(url: str, cache: str | None = None) -> Pool:
         raise RequestError(f"POOL: {url} is {'a file' if found else 'empty'}; give a folder of WebDataset shards")
     files = {path[len(folder.root) + 1 :]: info for path, info in found.items()}
     files = {n: info for n, info in files.items() if not any(p.startswith((".", "_")) for p in n.split("/"))}
+    for name, info in files.items():
+        if info["size"] is None:  # a web server's listing names files only
+            info.update(folder.fs.info(folder.path(name)))
     shards = [Shard(n, int(info["size"]), _stamp(info)) for n, info in files.items() if n.endswith(".tar")]
     shards = shards or _metadata(folder, files)
     if not shards:

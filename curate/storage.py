@@ -26,7 +26,8 @@ from curate.parquet import options
 def _resolved(url: str, here: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a URL and the path in it, once per process."""
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        # Other processes write there too: what was listed once is soon not what there is.
+        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as wrong:
         raise RequestError(f"{url}: {wrong}") from wrong
     return fs, str(path).rstrip("/")
@@ -80,7 +81,7 @@ class Folder:
             with tempfile.TemporaryDirectory() as scratch:
                 part = str(Path(scratch) / "part")
                 yield part
-                self.fs.put_file(part, self.path(name))
+                self._upload(part, name)
             return
         target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +91,22 @@ class Folder:
             Path(part).replace(target)
         finally:
             Path(part).unlink(missing_ok=True)
+
+    def put(self, name: str, local: str) -> None:
+        """Move a local file here; it appears under `name` whole. On a local disk it must lie on the same one."""
+        if self.is_local:
+            Path(local).replace(self.path(name))
+        else:
+            self._upload(local, name)
+            Path(local).unlink()
+
+    def _upload(self, local: str, name: str) -> None:
+        """Put a file into the store. Raises RequestError if the bucket is not there, or the store is read-only."""
+        try:
+            self.fs.put_file(local, self.path(name))
+        except (FileNotFoundError, NotImplementedError) as wrong:
+            why = str(wrong) or "nothing can be written there"
+            raise RequestError(f"{self.url}: {why}") from wrong
 
     def write_bytes(self, name: str, data: bytes) -> None:
         with self.writing(name) as part:

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
+import fcntl
 import json
 import logging
 import math
-import multiprocessing
-import os
 import time
 from collections import Counter
-from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from curate.acquire.opener import may_succeed_later, reason_of
-from curate.acquire.pairs import pair_uid, write_json
-from curate.acquire.shards import ShardLimits, fetch_shard, shard_name, start_worker
+from curate import metrics
+from curate.acquire.attrition import compare, shifts
+from curate.acquire.failures import reason_of
+from curate.acquire.rounds import WORK, Outcome, all_rounds, scratch_folder
+from curate.acquire.shards import ShardLimits, shard_name
+from curate.acquire.wanted import load_pairs, table_digest
+from curate.acquire.whole import sizes
 from curate.errors import RequestError, WorkError
+from curate.storage import Folder
 
 _LOG = logging.getLogger(__name__)
-_EXTRA = ("page_url", "caption_source", "page_language")  # columns that go along into the pool, if there
 REPORT = "download.json"
-_WORK = ".download"  # folder in the pool: the request, the lists of each round, unfinished shards
+_MARKER = f"{WORK}/request.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +39,27 @@ class DownloadLimits:
     allow_private: bool = False  # fetch from loopback and private addresses too
     retries: int = 2  # rounds after the first, each for what failed and may succeed later
     retry_pause: float = 2.0  # before the first of them; doubles each time
+    retry_after_limit: float = 120.0  # a host that asks to wait longer (Retry-After) is not asked again
     processes: int | None = None  # default: one per core
     threads: int = 32  # per process
     timeout: float = 10.0  # for connecting and for each wait for data
-    total_timeout: float = 60.0  # for one image
+    total_timeout: float = 60.0  # for one image, redirects and all
     max_bytes: int = 30_000_000  # of one file
     min_side: int = 0  # of an image's shorter side; filters decide better later, so nothing is refused
-    max_pixels: int = 200_000_000
+    max_pixels: int = 100_000_000  # what measuring decodes, too
     max_aspect_ratio: float = math.inf
     samples_per_shard: int = 10_000
     user_agent: str = "curate"
     url_column: str = "url"
     caption_column: str = "caption"
+    columns: tuple[str, ...] = ()  # further columns of the pairs that go along into the pool
+    compare_with: tuple[str, ...] = ()  # earlier pools, whose success rates are compared with this one's
+    verify: bool = False  # look for damage in the finished shards' bytes too, not only at their sizes
 
 
-# What does not change which samples arrive may change between a run and its resumption.
-_NOT_IN_REQUEST = ("retry_pause", "processes", "threads", "timeout", "total_timeout")
+# What does not change which samples arrive may change between a run and its resumption; more retries go on.
+_NOT_IN_REQUEST = {"retries", "retry_pause", "retry_after_limit", "processes", "threads", "timeout", "total_timeout"}
+_NOT_IN_REQUEST |= {"compare_with", "verify"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,39 +73,49 @@ class DownloadReport:
     failed: Mapping[str, int]  # reason -> pairs, most frequent first
     shards: int  # with at least one sample
     rounds: int
-    seconds: float
+    seconds: float  # of this run
+    success_rate: float = 0.0  # downloaded / asked
+    bytes: int = 0  # of the tars
+    images_per_second: float = 0.0  # while shards were downloaded, over all runs
+    bytes_per_second: float = 0.0
+    redone: int = 0  # shards that were there and not whole
+    held_off: int = 0  # failed, and not tried again because the host asked to wait longer than the limit
+    shifts: tuple[Mapping[str, Any], ...] = ()  # see curate.acquire.attrition
+    compared: tuple[Mapping[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
-def download(pairs: Path, pool: Path, limits: DownloadLimits | None = None) -> DownloadReport:
-    """Downloads the images of the Parquet file `pairs` into the folder `pool` (NNNNN.tar, .parquet,
-    _stats.json).
+def download(pairs: str | Path, pool: str | Path, limits: DownloadLimits | None = None) -> DownloadReport:
+    """Downloads the images of the Parquet file `pairs` into `pool` (NNNNN.tar, .parquet, _stats.json).
 
-    Needs the columns url and caption (see DownloadLimits for other names); a pair without `uid` gets one.
-    Images keep their bytes. A run that was cut off resumes; one that was finished returns its report at once.
-    Pairs that failed in one round and arrived in a later one stand in both rounds' shard tables: the later
-    one counts. Raises RequestError for a wrong request or a pool that another request made, WorkError if
-    workers died.
+    Both are paths or URLs of a store such as s3://. Needs the columns url and caption (see DownloadLimits for other
+    names); a pair without `uid` gets one. Images keep their bytes. A run that was cut off resumes, shards that are
+    damaged are made again; one that was finished returns its report at once. Pairs that failed in one round and arrived
+    in a later one stand in both rounds' shard tables: the later one counts.
+
+    Raises RequestError for a wrong request or a pool that another request made, WorkError if workers died or another
+    run is at work in the pool.
     """
     started = time.monotonic()
     limits = limits or DownloadLimits()
     _check_limits(limits)
-    table, repeated = _load(pairs, limits)
+    folder = Folder(str(pool) if "://" in str(pool) else str(Path(pool).absolute()))
+    table, repeated, labels = load_pairs(str(pairs), limits.url_column, limits.caption_column, limits.columns)
     request = _request(table, limits)
-    finished = _previous(pool, request)
-    if finished is not None:
-        return finished
-    rounds, errors, by_retry, shards = _all_rounds(table, pool, limits)
-    report = DownloadReport(
-        asked=table.num_rows,
-        repeated=repeated,
-        downloaded=table.num_rows - len(errors),
-        downloaded_by_retry=by_retry,
-        failed=dict(Counter(map(reason_of, errors.values())).most_common()),
-        shards=shards,
-        rounds=rounds,
-        seconds=round(time.monotonic() - started, 3),
-    )
-    write_json(pool / REPORT, {**asdict(report), "request": request})
+    _claim(folder, request)
+    with _alone(folder):
+        finished = None if limits.verify else _finished(folder, limits)
+        if finished is not None:
+            return finished
+        of_shard = ShardLimits(**{name: getattr(limits, name) for name in ShardLimits.__slots__})
+        with scratch_folder(folder) as scratch:
+            outcome = all_rounds(table, folder, scratch, limits, of_shard, request)
+        report, files = _report(table, repeated, labels, folder, outcome, limits, started)
+        account = {**asdict(report), "retries": limits.retries, "files": files, "request": request}
+        folder.write_json(REPORT, account)
+        metrics.downloaded(account, files)
+    for warning in report.warnings:
+        _LOG.warning("%s", warning)
     return report
 
 
@@ -109,139 +125,112 @@ def _check_limits(limits: DownloadLimits) -> None:
             raise RequestError(f"{name}: must be above zero")
     if limits.retries < 0 or (limits.processes is not None and limits.processes < 1):
         raise RequestError("retries must be 0 or more, processes 1 or more")
-
-
-def _load(pairs: Path, limits: DownloadLimits) -> tuple[pa.Table, int]:
-    """The pairs as img2dataset wants them, each uid once; and how many rows were repeated."""
-    try:
-        names = pq.read_schema(pairs).names
-    except (OSError, pa.ArrowInvalid) as error:
-        raise RequestError(f"{pairs}: cannot be read as a Parquet file ({error})") from error
-    for column in (limits.url_column, limits.caption_column):
-        if column not in names:
-            raise RequestError(f"{pairs}: has no column {column!r}; it has {', '.join(names)}")
-    extra = [name for name in ("uid", *_EXTRA) if name in names]
-    table = pq.read_table(pairs, columns=[*extra, limits.url_column, limits.caption_column])
-    urls, captions = (
-        ["" if value is None else str(value) for value in table[column].to_pylist()]
-        for column in (limits.url_column, limits.caption_column)
-    )
-    given = table["uid"].to_pylist() if "uid" in extra else [None] * len(urls)
-    uids = [str(uid) if uid else pair_uid(url, text) for uid, url, text in zip(given, urls, captions, strict=True)]
-    first = sorted({uid: row for row, uid in reversed(list(enumerate(uids)))}.values())
-    columns: dict[str, Any] = {"uid": pa.array(uids, pa.string())}
-    columns |= {name: table[name].cast(pa.string()) for name in extra if name != "uid"}
-    columns |= {"caption": pa.array(captions, pa.string()), "url": pa.array(urls, pa.string())}
-    return pa.table(columns).take(pa.array(first, pa.int64())), len(uids) - len(first)
+    for earlier in limits.compare_with:
+        if not Folder(earlier).exists():
+            raise RequestError(f"compare_with: {earlier} does not exist")
 
 
 def _request(table: pa.Table, limits: DownloadLimits) -> dict[str, Any]:
     """What was asked for, comparable with an earlier run's: the settings and a digest of the pairs."""
-    digest = hashlib.sha256()
-    for batch in table.to_batches(max_chunksize=65_536):
-        digest.update(json.dumps(batch.to_pydict(), sort_keys=True).encode())
     settings = {key: value for key, value in asdict(limits).items() if key not in _NOT_IN_REQUEST}
     settings["max_aspect_ratio"] = str(limits.max_aspect_ratio)  # infinity is no JSON
-    return {"pairs": digest.hexdigest(), **settings}
+    return {"pairs": table_digest(table), **settings, "columns": list(limits.columns)}
 
 
-def _previous(pool: Path, request: dict[str, Any]) -> DownloadReport | None:
-    """The report of the same request if it is finished; makes the pool if there is none.
-
-    Raises RequestError if the folder holds anything else.
-    """
-    marker = pool / _WORK / "request.json"
-    if not marker.exists():
-        if pool.exists() and (not pool.is_dir() or any(pool.iterdir())):
-            raise RequestError(f"{pool}: exists and was not made by curate download; name a new folder")
-        marker.parent.mkdir(parents=True)
-        write_json(marker, request)
-        return None
-    before = json.loads(marker.read_text(encoding="utf-8"))
+def _claim(pool: Folder, request: dict[str, Any]) -> None:
+    """Marks a new pool with the request; raises RequestError if the folder holds anything else."""
+    if not pool.exists(_MARKER):
+        if pool.exists() and (pool.fs.isfile(pool.root) or pool.fs.ls(pool.root, detail=False)):
+            raise RequestError(f"{pool.url}: exists and was not made by curate download; name a new folder")
+        pool.write_json(_MARKER, request)
+        return
+    before = pool.read_json(_MARKER)
     changed = [key for key in request if before.get(key) != request[key]]
     if changed:
-        raise RequestError(f"{pool}: was made by another request ({changed[0]} differs); name a new folder")
-    if not (pool / REPORT).exists():
-        return None
-    report = json.loads((pool / REPORT).read_text(encoding="utf-8"))
-    return DownloadReport(**{name: report[name] for name in DownloadReport.__slots__})
+        raise RequestError(f"{pool.url}: was made by another request ({changed[0]} differs); name a new folder")
 
 
-def _all_rounds(table: pa.Table, pool: Path, limits: DownloadLimits) -> tuple[int, dict[str, str], int, int]:
-    """(rounds, error text by uid of what failed in the end, arrived in later rounds, shards with samples)."""
-    context = multiprocessing.get_context("forkserver")  # safe from a process that has threads
-    workers = min(limits.processes or os.cpu_count() or 1, _shard_count(table, limits))
-    log = pool / _WORK / "worker.log"
-    pending, errors, first_shard, rounds, by_retry = table, dict[str, str](), 0, 0, 0
-    executor = ProcessPoolExecutor(max(1, workers), context, start_worker, (log,))
-    try:
-        while pending.num_rows:
-            if rounds:
-                time.sleep(limits.retry_pause * 2 ** (rounds - 1))
-            shards = range(first_shard, first_shard + _shard_count(pending, limits))
-            _round(executor, pending, shards, rounds, pool, limits)
-            failed = _failures(pool, shards)
-            by_retry += (pending.num_rows - len(failed)) if rounds else 0
-            for uid in pending["uid"].to_pylist():
-                errors.pop(uid, None)
-            errors |= failed
-            first_shard, rounds = shards.stop, rounds + 1
-            if rounds > limits.retries:
-                break
-            again = [may_succeed_later(failed.get(uid, "")) for uid in pending["uid"].to_pylist()]
-            pending = pending.filter(pa.array(again, pa.bool_()))
-    except BrokenProcessPool as error:
-        raise WorkError(f"a download worker died (see {log}); run the same command to resume") from error
-    except BaseException:
-        for process in list((getattr(executor, "_processes", None) or {}).values()):
-            process.terminate()  # do not wait for thousands of downloads after an interrupt
-        raise
-    finally:
-        executor.shutdown(cancel_futures=True)
-    return rounds, errors, by_retry, len(list(pool.glob("[0-9]*.tar")))
-
-
-def _shard_count(table: pa.Table, limits: DownloadLimits) -> int:
-    return math.ceil(table.num_rows / limits.samples_per_shard)
-
-
-def _round(
-    executor: ProcessPoolExecutor,
-    pending: pa.Table,
-    shards: range,
-    number: int,
-    pool: Path,
-    limits: DownloadLimits,
-) -> None:
-    """Downloads the pending rows as the given shards, but for shards that an earlier run finished."""
-    rows = pool / _WORK / f"round-{number}.parquet"
-    temporary = rows.with_suffix(".tmp")
-    pq.write_table(pending, temporary, row_group_size=limits.samples_per_shard)
-    temporary.replace(rows)
-    of_shard = ShardLimits(**{name: getattr(limits, name) for name in ShardLimits.__slots__})
-    futures = {
-        executor.submit(fetch_shard, rows, shard - shards.start, shard, pool, of_shard): shard
-        for shard in shards
-        if not (pool / f"{shard_name(shard)}_stats.json").exists()
-    }
-    for future in as_completed(futures):
+@contextmanager
+def _alone(pool: Folder) -> Iterator[None]:
+    """Keeps a second run out of a local pool; the lock ends with the process. Raises WorkError if it is held."""
+    if not pool.is_local:
+        yield
+        return
+    with Path(pool.path(f"{WORK}/lock")).open("w") as lock:
         try:
-            done, asked = future.result()
-        except BrokenProcessPool:
-            raise
-        except Exception as error:  # a full disk, a file that someone removed: nothing to go on with
-            raise WorkError(f"shard {shard_name(futures[future])}: {error!r}") from error
-        _LOG.info("shard %s: %d of %d downloaded", shard_name(futures[future]), done, asked)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as held:
+            raise WorkError(f"{pool.url}: another curate download is at work there; wait for it") from held
+        yield
 
 
-def _failures(pool: Path, shards: range) -> dict[str, str]:
-    """uid -> error text of all rows of the shards that have no image."""
-    failed: dict[str, str] = {}
-    for shard in shards:
-        columns = pq.read_table(
-            pool / f"{shard_name(shard)}.parquet", columns=["uid", "status", "error_message"]
-        ).to_pydict()
-        for uid, status, message in zip(*columns.values(), strict=True):
-            if status != "success":
-                failed[uid] = message or "other: no message"
-    return failed
+def _finished(pool: Folder, limits: DownloadLimits) -> DownloadReport | None:
+    """The report of the run that finished the pool, if its files are still there and no more retries are asked for."""
+    if not pool.exists(REPORT):
+        return None
+    account = pool.read_json(REPORT)
+    there = sizes(pool)
+    files = account.get("files")
+    if files is None or {name: there.get(name) for name in files} != files or limits.retries > account["retries"]:
+        return None
+    known = {field.name: account.get(field.name, field.default) for field in fields(DownloadReport)}
+    if MISSING in known.values():
+        return None
+    lists = {name: tuple(known[name]) for name in ("shifts", "compared", "warnings")}
+    return DownloadReport(**{**known, **lists})
+
+
+def _report(
+    table: pa.Table,
+    repeated: int,
+    labels: list[str],
+    pool: Folder,
+    outcome: Outcome,
+    limits: DownloadLimits,
+    started: float,
+) -> tuple[DownloadReport, dict[str, int]]:
+    """The account, and the sizes of the pool's tars and tables by name."""
+    names = {shard_name(shard) for shard in range(outcome.shards)}
+    files = {
+        name: size
+        for name, size in sorted(sizes(pool).items())
+        if name.endswith((".tar", ".parquet")) and name.split(".")[0] in names
+    }
+    stats = [pool.read_json(f"{name}_stats.json") for name in sorted(names)]
+    downloaded, asked = sum(shard["successes"] for shard in stats), table.num_rows
+    if downloaded + len(outcome.errors) != asked:
+        raise WorkError(f"{pool.url}: {downloaded} images and {len(outcome.errors)} failures are not {asked} pairs")
+    tars = [size for name, size in files.items() if name.endswith(".tar")]
+    busy = _union([(shard["start_time"], shard["end_time"]) for shard in stats])
+    failed = np.array([uid in outcome.errors for uid in table["uid"].to_pylist()], bool)
+    moved = shifts(table, failed, labels)
+    compared = [compare(table["uid"].to_pylist(), ~failed, earlier) for earlier in limits.compare_with]
+    report = DownloadReport(
+        asked=asked,
+        repeated=repeated,
+        downloaded=downloaded,
+        downloaded_by_retry=outcome.by_retry,
+        failed=dict(Counter(map(reason_of, outcome.errors.values())).most_common()),
+        shards=len(tars),
+        rounds=outcome.rounds,
+        seconds=round(time.monotonic() - started, 3),
+        success_rate=round(downloaded / asked, 6) if asked else 0.0,
+        bytes=sum(tars),
+        images_per_second=round(downloaded / busy, 3) if busy else 0.0,
+        bytes_per_second=round(sum(tars) / busy) if busy else 0.0,
+        redone=outcome.redone,
+        held_off=outcome.held_off,
+        shifts=tuple(json.loads(json.dumps(asdict(one))) for one in moved),
+        compared=tuple(asdict(one) for one in compared),
+        warnings=tuple(filter(None, [*(one.warning() for one in moved), *(one.warning() for one in compared)])),
+    )
+    return report, files
+
+
+def _union(spans: list[tuple[float, float]]) -> float:
+    """Seconds that lie in at least one of the spans."""
+    seconds, until = 0.0, -math.inf
+    for start, end in sorted(spans):
+        seconds += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return seconds

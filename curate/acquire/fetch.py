@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -10,25 +11,28 @@ from urllib.parse import urlsplit
 import httpx
 from protego import Protego
 
-from curate.acquire.addresses import RefusedAddress
+from curate.acquire.addresses import RefusedAddress, never_resolves
 from curate.acquire.backend import CheckedBackend, deadline
+from curate.acquire.failures import retry_after
 from curate.acquire.fetch_optout import product
 from curate.acquire.html import absolute_url
 
 USER_AGENT = "curate/0.1 (image-text crawler)"
 _ROBOTS_BYTES = 512 * 1024
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
+_REDIRECTS = (301, 302, 303, 307, 308)
 ASKING = ("x-robots-tag", "tdm-reservation", "content-language")  # headers that say how a page may be used
-_MAX_PAUSE = 30.0  # seconds; a longer Crawl-delay is not waited for in full
+_MAX_PAUSE = 30.0  # seconds; a longer Crawl-delay is not waited for in full, and a longer Retry-After not at all
 
 
 class FetchFailure(Exception):
     """A page that could not be had; `reason` is one of a short list of words that reports count by."""
 
-    def __init__(self, reason: str, *, again: bool = False) -> None:
+    def __init__(self, reason: str, *, again: bool = False, wait: float = 0.0) -> None:
         super().__init__(reason)
         self.reason = reason
         self.again = again  # whether trying again may help
+        self.wait = wait  # seconds that the server asked to wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +102,22 @@ class Fetcher:
     def fetch(self, url: str) -> Page:
         """Fetches an HTML page, following redirects and trying again where that may help.
 
-        Raises FetchFailure with the reason: bad_url, robots, refused_address, dns, connect, timeout, tls,
-        http_4xx, http_5xx, too_many_redirects, too_large, not_html, protocol.
+        Raises FetchFailure with the reason: bad_url, robots, refused_address, dns, connect, timeout, tls, cut_off,
+        http_4xx, http_5xx, bad_redirect, too_many_redirects, too_large, not_html, protocol.
         """
         for attempt in range(self._limits.retries + 1):
             try:
                 return self._follow(url)
             except FetchFailure as failed:
-                if not failed.again or attempt == self._limits.retries:
+                if not failed.again or attempt == self._limits.retries or failed.wait > _MAX_PAUSE:
                     raise
-                time.sleep(min(0.25 * 4**attempt, 4.0))
+                time.sleep(max(failed.wait, min(0.25 * 4**attempt, 4.0)))
         raise AssertionError("unreachable")
 
     def _follow(self, url: str) -> Page:
         for _ in range(self._limits.max_redirects + 1):
             safe = absolute_url(url, url)
-            if safe is None:
+            if safe is None or not _has_port(safe):
                 raise FetchFailure("bad_url")
             host = self._host(safe)
             if host.robots is not None and not host.robots.can_fetch(safe, self._agent):
@@ -123,7 +127,9 @@ class Fetcher:
                 answer = self._get(safe, self._limits.max_bytes, html_only=True)
             if isinstance(answer, Page):
                 return answer
-            url = absolute_url(answer, safe) or ""
+            url = (answer and absolute_url(answer, safe)) or ""
+            if not url:
+                raise FetchFailure("bad_redirect")
         raise FetchFailure("too_many_redirects")
 
     def _host(self, url: str) -> _Host:
@@ -158,13 +164,13 @@ class Fetcher:
                 answer = self._get(url, _ROBOTS_BYTES, html_only=False)
                 if isinstance(answer, Page):
                     return Protego.parse(answer.content.decode("utf-8-sig", "replace"))
-                url = absolute_url(answer, url) or ""
+                url = (answer and absolute_url(answer, url)) or ""
                 if not url:
                     break
         except FetchFailure as failed:
             if failed.reason == "http_5xx":
                 return Protego.parse("User-agent: *\nDisallow: /")
-            if failed.reason not in ("http_4xx", "too_large", "protocol"):
+            if failed.reason not in ("http_4xx", "too_large", "protocol", "bad_redirect"):
                 raise
         return Protego.parse("")
 
@@ -184,8 +190,8 @@ class Fetcher:
                 deadline(time.monotonic() + self._limits.total_timeout),
                 self._client.stream("GET", url) as response,
             ):
-                if 300 <= response.status_code < 400 and "location" in response.headers:
-                    return response.headers["location"][:8192]
+                if response.status_code in _REDIRECTS:
+                    return response.headers.get("location", "")[:8192]
                 _check(response, html_only=html_only)
                 asking = tuple((name, value) for name, value in response.headers.multi_items() if name in ASKING)
                 return Page(url, _read(response, max_bytes), response.charset_encoding, asking)
@@ -198,25 +204,49 @@ class Fetcher:
             raise FetchFailure("tls" if tls else "connect", again=not tls) from failed
         except httpx.NetworkError as failed:
             raise FetchFailure("connect", again=True) from failed
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as failed:
+        except httpx.RemoteProtocolError as failed:
+            raise _broken(str(failed)) from failed
+        except httpx.InvalidURL as failed:  # ours is valid: it is a redirect's, which httpx looks at
+            raise FetchFailure("bad_redirect") from failed
+        except (httpx.HTTPError, httpx.StreamError) as failed:
             raise FetchFailure("protocol") from failed
-        except OSError as failed:  # socket.gaierror from our own resolving
-            raise FetchFailure("dns", again=True) from failed
+        except socket.gaierror as failed:  # from our own resolving
+            raise FetchFailure("dns", again=not never_resolves(failed)) from failed
+        except OSError as failed:
+            raise FetchFailure("connect", again=True) from failed
 
 
 def _check(response: httpx.Response, *, html_only: bool) -> None:
     """Raises FetchFailure unless the answer is a body that can be read."""
     status = response.status_code
-    if status >= 500:
-        raise FetchFailure("http_5xx", again=True)
     if status != 200:
-        raise FetchFailure("http_4xx" if status >= 400 else "protocol", again=status == 429)
+        reason = {4: "http_4xx", 5: "http_5xx"}.get(status // 100, "protocol")
+        wait = retry_after(response.headers.get("retry-after")) if status in (429, 503) else None
+        again = status in (408, 425, 429) or (reason == "http_5xx" and status not in (501, 505))
+        raise FetchFailure(reason, again=again, wait=wait or 0.0)
     # Brotli and zstd can blow a few bytes up to gigabytes in one step; gzip's limit is a thousandfold.
     if response.headers.get("content-encoding", "identity").lower() not in ("identity", "gzip", "deflate"):
         raise FetchFailure("protocol")
     kind = response.headers.get("content-type", "text/html").split(";")[0].strip().lower()
     if html_only and kind not in _HTML_TYPES:
         raise FetchFailure("not_html")
+
+
+def _has_port(url: str) -> bool:
+    """Whether the address names no port, or one that there can be."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def _broken(message: str) -> FetchFailure:
+    """The failure of a connection that ended early or was no HTTP, by what h11 says of it."""
+    if "without sending a response" in message:
+        return FetchFailure("connect", again=True)
+    if "location header" in message:
+        return FetchFailure("bad_redirect")
+    return FetchFailure("cut_off", again=True) if "message body" in message else FetchFailure("protocol")
 
 
 def _read(response: httpx.Response, max_bytes: int) -> bytes:

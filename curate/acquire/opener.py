@@ -1,50 +1,50 @@
-"""The urllib opener that img2dataset's threads download with: checked addresses, limits, telling errors.
+"""The opener that img2dataset's threads download with: checked addresses, limits, telling errors.
 
-img2dataset calls `urllib.request.urlopen` and keeps only the text of an error. So this opener refuses what is
-unsafe (files, FTP, private addresses at every redirect, endless bodies) and every error's text starts with
-one of the words in `REASONS`.
+img2dataset calls `urllib.request.urlopen` and keeps only the text of an error. urllib's own handlers follow
+redirects to anywhere and read without end, so here is the little of HTTP that images need: GET, redirects that
+are checked like the first address, one deadline over all of it, and errors that `curate.acquire.failures` names.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import socket
 import ssl
+import threading
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.message import Message
+from functools import cache, partial
 from typing import Any
+from urllib.parse import urlsplit
 
-from curate.acquire.addresses import RefusedAddress, connect
-from curate.acquire.html import absolute_url
+from curate.acquire.addresses import connect
+from curate.acquire.failures import DownloadFailure, failure_of, retry_after, status_failure
+from curate.acquire.fetch_optout import product, refusal
+from curate.acquire.html_urls import absolute_url
 
-REASONS = (
-    "dns",
-    "connect",
-    "timeout",
-    "tls",
-    "http_4xx",
-    "http_5xx",
-    "too_large",
-    "too_small",
-    "refused_address",
-    "disallowed",  # the server's X-Robots-Tag forbids the use
-    "not_an_image",
-    "bad_url",
-    "other",
-)
-_RETRYABLE = frozenset({"dns", "connect", "timeout", "http_5xx"})
 _MAX_REDIRECTS = 5
+_REDIRECTS = (301, 302, 303, 307, 308)
+_CHUNK = 65536
+_ASKING = ("x-robots-tag", "tdm-reservation")
+SKIP = "retried-later:"  # an address that is not asked for: another shard has it
+_waiting: dict[str, tuple[float, int]] = {}  # origin -> until when (monotonic) it asked to be left alone, and how
+_waiting_lock = threading.Lock()
 
 
-class DownloadFailure(Exception):
-    """`reason` is one of REASONS; the text is "reason: detail"."""
+@dataclass(frozen=True, slots=True)
+class OpenerLimits:
+    """What one download may cost. Times in seconds, sizes in bytes."""
 
-    def __init__(self, reason: str, detail: object = "") -> None:
-        super().__init__(f"{reason}: {str(detail)[:200]}")
-        self.reason = reason
+    allow_private: bool = False
+    timeout: float = 10.0  # for connecting and for each wait for data
+    total: float = 60.0  # for the download as a whole, redirects and all
+    max_bytes: int = 30_000_000  # of a file, also after decompression
 
 
 class _Raw(io.RawIOBase):
@@ -57,10 +57,7 @@ class _Raw(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the whole download took too long")
-        self._sock.settimeout(min(left, self._timeout))
+        self._sock.settimeout(min(_left(self._deadline), self._timeout))
         return self._inner.readinto(buffer)
 
     def close(self) -> None:
@@ -68,155 +65,183 @@ class _Raw(io.RawIOBase):
         super().close()
 
 
-def _response_class(timeout: float, total: float, max_bytes: int) -> type[http.client.HTTPResponse]:
-    class Response(http.client.HTTPResponse):
-        """A response whose headers and body must arrive before the deadline, the body within `max_bytes`."""
+class _Response(http.client.HTTPResponse):
+    """A response whose headers and body must arrive before the deadline."""
 
-        def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-            super().__init__(sock, *args, **kwargs)
-            self.fp.close()
-            raw = sock.makefile("rb", buffering=0)
-            self.fp = io.BufferedReader(_Raw(raw, sock, timeout, time.monotonic() + total))
-
-        def read(self, amount: int | None = None) -> bytes:
-            if amount is not None:
-                return super().read(amount)
-            body = super().read(max_bytes + 1)
-            if len(body) > max_bytes:
-                raise DownloadFailure("too_large", f"more than {max_bytes} bytes")
-            expected = self.headers.get("Content-Length", "")
-            if expected.isdecimal() and len(body) < int(expected) and not self.chunked:
-                raise http.client.IncompleteRead(body, int(expected) - len(body))
-            return body
-
-    return Response
+    def __init__(self, sock: socket.socket, *args: Any, timeout: float, deadline: float, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        raw: Any = sock.makefile("rb", buffering=0)
+        self.fp = io.BufferedReader(_Raw(raw, sock, timeout, deadline))
 
 
-def _connections(
-    *, allow_private: bool, response_class: type[http.client.HTTPResponse], timeout: float
-) -> tuple[Callable[..., http.client.HTTPConnection], Callable[..., http.client.HTTPSConnection]]:
-    """HTTP and HTTPS connections to checked addresses; TLS certificates are still checked against the name."""
+class Answer:
+    """A successful response, as img2dataset uses it: headers, and a body that is read once."""
 
-    def dial(host: str, port: int) -> socket.socket:
-        return connect(host, port, timeout, allow_private=allow_private)
+    def __init__(self, response: http.client.HTTPResponse, connection: http.client.HTTPConnection, limit: int) -> None:
+        self._response, self._connection, self._limit = response, connection, limit
+        self.headers: Message = response.headers
 
-    class Plain(http.client.HTTPConnection):
-        def connect(self) -> None:
-            self.sock = dial(self.host, self.port)
+    def __enter__(self) -> Answer:
+        return self
 
-    class Tls(http.client.HTTPSConnection):
-        def connect(self) -> None:
-            self.sock = _context().wrap_socket(dial(self.host, self.port), server_hostname=self.host)
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-    Plain.response_class = Tls.response_class = response_class
-    return Plain, Tls
+    def close(self) -> None:
+        self._response.close()
+        self._connection.close()
 
+    def read(self) -> bytes:
+        """The whole body, decompressed. Raises DownloadFailure: too_large, cut_off, timeout, protocol, …"""
+        try:
+            coding = self.headers.get("Content-Encoding", "identity").strip().lower()
+            if coding in ("identity", ""):
+                return self._plain()
+            # Brotli and zstd can blow a few bytes up to gigabytes in one step.
+            if coding not in ("gzip", "x-gzip", "deflate"):
+                raise DownloadFailure("protocol", f"content encoding {coding}")
+            return self._inflated()
+        except Exception as error:
+            raise failure_of(error) from error
 
-_contexts: list[ssl.SSLContext] = []
+    def _plain(self) -> bytes:
+        expected = self._response.length  # what the server announced; None if nothing, or in chunks
+        if expected is not None and expected > self._limit:
+            raise DownloadFailure("too_large", f"{expected} bytes, over {self._limit}")
+        body = self._response.read(self._limit + 1)
+        if expected is not None and len(body) < expected:
+            raise http.client.IncompleteRead(b"", expected - len(body))
+        if len(body) > self._limit:
+            raise DownloadFailure("too_large", f"more than {self._limit} bytes")
+        return body
 
-
-def _context() -> ssl.SSLContext:
-    """One context for all connections: reading the certificates costs milliseconds each time."""
-    if not _contexts:
-        _contexts.append(ssl.create_default_context())
-    return _contexts[0]
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    max_redirections = _MAX_REDIRECTS
-    max_repeats = 2
+    def _inflated(self) -> bytes:
+        body, inflate, came = bytearray(), zlib.decompressobj(47), 0  # 47: zlib's and gzip's header
+        while chunk := self._response.read(_CHUNK):
+            came += len(chunk)
+            while chunk:
+                body += inflate.decompress(chunk, self._limit + 1 - len(body))
+                if max(came, len(body)) > self._limit:
+                    raise DownloadFailure("too_large", f"more than {self._limit} bytes when decompressed")
+                chunk = inflate.unconsumed_tail or inflate.unused_data
+                if inflate.eof and chunk:
+                    inflate = zlib.decompressobj(47)
+        if not inflate.eof:
+            raise http.client.IncompleteRead(b"")
+        return bytes(body)
 
 
 class SafeOpener(urllib.request.OpenerDirector):
     """An opener for http and https only, whose errors are all DownloadFailure."""
 
+    def __init__(self, limits: OpenerLimits, agent: str = "") -> None:
+        super().__init__()
+        self._limits, self._agent = limits, agent
+
     def open(self, fullurl: Any, data: Any = None, timeout: Any = None) -> Any:
         request = fullurl if isinstance(fullurl, urllib.request.Request) else urllib.request.Request(fullurl)
+        if request.full_url.startswith(SKIP):
+            raise DownloadFailure("other", "tried again in a later shard")
         url = absolute_url(request.full_url, "")
         if url is None:
             raise DownloadFailure("bad_url", "not an http or https address")
-        request.full_url = url  # percent-encoded, which urllib does not do by itself
         try:
-            response: Any = super().open(request, data, timeout)
+            return self._follow(url, dict(request.header_items()))
         except Exception as error:
             raise failure_of(error) from error
-        read = response.read
 
-        def read_or_fail(amount: int | None = None) -> bytes:
+    def _follow(self, url: str, headers: Mapping[str, str]) -> Answer:
+        deadline = time.monotonic() + self._limits.total
+        for _ in range(_MAX_REDIRECTS + 1):
+            answer, connection = self._ask(url, headers, deadline)
             try:
-                return read(amount)
-            except Exception as error:
-                raise failure_of(error) from error
+                if answer.status in _REDIRECTS:
+                    url = _target(answer, url)
+                    connection.close()
+                    continue
+                self._check(answer, url)
+            except BaseException:
+                answer.close()
+                connection.close()
+                raise
+            return Answer(answer, connection, self._limits.max_bytes)
+        raise DownloadFailure("too_many_redirects", f"more than {_MAX_REDIRECTS}")
 
-        response.read = read_or_fail
-        return response
+    def _ask(
+        self, url: str, headers: Mapping[str, str], deadline: float
+    ) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
+        """Send the request and read the headers of what comes, on a new connection."""
+        parts, limits = urlsplit(url), self._limits
+        _leave_alone(f"{parts.scheme}://{parts.netloc}")
+        host, tls = parts.hostname or "", parts.scheme == "https"
+        connection = http.client.HTTPConnection(host, parts.port or (443 if tls else 80))
+        try:
+            sock = connect(host, connection.port, limits.timeout, deadline, allow_private=limits.allow_private)
+            connection.sock = sock
+            if tls:
+                sock.settimeout(min(_left(deadline), limits.timeout))
+                connection.sock = _context().wrap_socket(sock, server_hostname=host)
+                connection.default_port = 443  # which the Host header leaves out
+            connection.sock.settimeout(min(_left(deadline), limits.timeout))
+            kind: Any = partial(_Response, timeout=limits.timeout, deadline=deadline)
+            connection.response_class = kind
+            target = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+            connection.request("GET", target, headers={**headers, "Connection": "close"})
+            return connection.getresponse(), connection
+        except BaseException:
+            connection.close()
+            raise
+
+    def _check(self, answer: http.client.HTTPResponse, url: str) -> None:
+        """Raises DownloadFailure unless the answer is a success whose use is not forbidden."""
+        if not 200 <= answer.status < 300:
+            asked = retry_after(answer.headers.get("Retry-After")) if answer.status in (429, 503) else None
+            if asked:
+                parts = urlsplit(url)
+                with _waiting_lock:
+                    _waiting[f"{parts.scheme}://{parts.netloc}"] = (time.monotonic() + asked, answer.status)
+            raise status_failure(answer.status, asked)
+        said = [(name.lower(), value) for name, value in answer.headers.items() if name.lower() in _ASKING]
+        if why := refusal(said, (), self._agent):
+            raise DownloadFailure("disallowed", why)
 
 
-def failure_of(error: BaseException) -> DownloadFailure:
-    """The error as a DownloadFailure with its reason."""
-    if isinstance(error, DownloadFailure):
-        return error
-    if isinstance(error, urllib.error.HTTPError):
-        if "not allowed" in str(error.msg):  # urllib's own words for a redirect to file: and the like
-            return DownloadFailure("refused_address", "redirected away from http")
-        kind = {4: "http_4xx", 5: "http_5xx"}.get(error.code // 100, "other")
-        return DownloadFailure(kind, error.code)
-    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
-        return failure_of(error.reason)
-    for kind, types in _KINDS:
-        if isinstance(error, types):
-            return DownloadFailure(kind, error)
-    return DownloadFailure("other", f"{type(error).__name__} {error}")
+def _leave_alone(origin: str) -> None:
+    """Raises the failure again that a host answered with, as long as it asked not to be asked (Retry-After)."""
+    with _waiting_lock:
+        until, status = _waiting.get(origin, (0.0, 0))
+        left = until - time.monotonic()
+        if left <= 0:
+            _waiting.pop(origin, None)
+            return
+    raise status_failure(status, left)
 
 
-# In this order: all of the first four are OSError too.
-_KINDS: tuple[tuple[str, tuple[type[BaseException], ...]], ...] = (
-    ("refused_address", (RefusedAddress,)),
-    ("dns", (socket.gaierror,)),
-    ("tls", (ssl.SSLError,)),
-    ("timeout", (TimeoutError,)),
-    ("connect", (OSError, http.client.HTTPException)),
-    ("bad_url", (ValueError,)),
-)
+def _target(answer: http.client.HTTPResponse, url: str) -> str:
+    """Where a redirect leads to; raises DownloadFailure if that is no http or https address."""
+    location = answer.headers.get("Location", "")[:8192]
+    with contextlib.suppress(UnicodeError):  # http.client reads headers as Latin-1; servers mean UTF-8
+        location = location.encode("latin-1").decode()
+    target = absolute_url(location, url) if location else None
+    if target is None:
+        raise DownloadFailure("bad_redirect", f"{answer.status} to {location.split(':', 1)[0][:20]!r}")
+    return target
 
 
-def reason_of(message: str) -> str:
-    """The reason in an error text that img2dataset kept; one of REASONS."""
-    reason = message.split(":", 1)[0]
-    if reason in REASONS:
-        return reason
-    if "X-Robots-Tag" in message:
-        return "disallowed"
-    return "bad_url" if message.startswith("unknown url type") else "other"
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the whole download took too long")
+    return left
 
 
-def may_succeed_later(message: str) -> bool:
-    """Whether the failure with this error text is worth another try."""
-    return reason_of(message) in _RETRYABLE or message.startswith(("http_4xx: 408", "http_4xx: 429"))
+@cache
+def _context() -> ssl.SSLContext:
+    """One context for all connections: reading the certificates costs milliseconds each time."""
+    return ssl.create_default_context()
 
 
-def safe_opener(*, allow_private: bool, timeout: float, total: float, max_bytes: int) -> SafeOpener:
-    """An opener with the limits: `timeout` seconds per wait, `total` seconds per request, `max_bytes` per body."""
-    response_class = _response_class(timeout, total, max_bytes)
-    plain, tls = _connections(allow_private=allow_private, response_class=response_class, timeout=timeout)
-
-    class Http(urllib.request.HTTPHandler):
-        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(plain, req)
-
-    class Https(urllib.request.HTTPSHandler):
-        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(tls, req)
-
-    opener = SafeOpener()
-    # No handler for file:, ftp: and data:, and no proxies: through one, the address could not be checked.
-    for handler in (
-        Http(),
-        Https(),
-        _Redirects(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.UnknownHandler(),
-    ):
-        opener.add_handler(handler)
-    return opener
+def safe_opener(limits: OpenerLimits, user_agent: str = "") -> SafeOpener:
+    """An opener with the limits. `user_agent` is our name: what headers say to others is not said to us."""
+    return SafeOpener(limits, product(user_agent))

@@ -29,6 +29,14 @@ from curate.acquire.addresses import RefusedAddress, is_public, resolve
         "::ffff:127.0.0.1",
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
+        "::127.0.0.1",
+        "64:ff9b:1::a00:1",
+        "fec0::1",
+        "100::1",
+        "192.0.0.8",
+        "192.88.99.1",
+        "198.18.0.1",
+        "240.0.0.1",
     ],
 )
 def test_private_addresses(address: str) -> None:
@@ -44,6 +52,13 @@ def test_public_addresses(address: str) -> None:
 def test_loopback_in_any_spelling_is_refused(host: str) -> None:
     with pytest.raises(RefusedAddress):
         resolve(host, 80, allow_private=False)
+
+
+@pytest.mark.parametrize("port", [22, 25, 6667])
+def test_ports_of_other_protocols_are_refused(port: int) -> None:
+    with pytest.raises(RefusedAddress, match=f"port {port}"):
+        resolve("93.184.216.34", port, allow_private=False)
+    assert resolve("127.0.0.1", port, allow_private=True) == ["127.0.0.1"]
 
 
 def test_one_private_address_among_public_ones_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

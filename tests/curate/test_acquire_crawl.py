@@ -58,7 +58,7 @@ def test_pairs_come_in_the_order_of_the_pages(server: Server, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("/to-file", "bad_url"),
+        ("/to-file", "bad_redirect"),
         ("/loop", "too_many_redirects"),
         ("/endless", "too_large"),
         ("/drip", "timeout"),

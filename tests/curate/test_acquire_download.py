@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.acquire.download import DownloadLimits, DownloadReport, download
+from curate.acquire.header import HeaderCheck
 from curate.acquire.pairs import pair_uid
-from curate.acquire.shards import HeaderCheck, ShardLimits
+from curate.acquire.shards import ShardLimits
 from curate.cli import run
 from curate.errors import RequestError
 from tests.curate.test_acquire_server import Server, hostile_server, jpeg
@@ -35,7 +36,7 @@ BAD = {
     "/broken": "http_5xx",
     "/page.html": "not_an_image",
     "/endless": "too_large",
-    "/to-file": "refused_address",
+    "/to-file": "bad_redirect",
     "/forbidden-use": "disallowed",
 }
 
@@ -177,8 +178,10 @@ def test_header_check_reads_no_pixels_and_keeps_the_limits() -> None:
     check = HeaderCheck(limits)
     truncated = jpeg()[:-20]
     assert check(io.BytesIO(truncated))[:3] == (truncated, 64, 48)
-    assert check(io.BytesIO(jpeg(size=(64, 49))))[5].startswith("too_large")
+    assert check(io.BytesIO(jpeg(size=(64, 49))))[5].startswith("too_many_pixels")
     assert check(io.BytesIO(jpeg(size=(64, 30))))[5].startswith("too_small")
     assert check(io.BytesIO(jpeg(size=(10, 200))))[5].startswith("too_small")
+    assert check(io.BytesIO(jpeg(size=(84, 40))))[5] == "too_many_pixels: 84×40 pixels"
+    assert check(io.BytesIO(jpeg(size=(40, 76))))[1:3] == (40, 76)
     assert check(io.BytesIO(b"<svg/>"))[5].startswith("not_an_image")
-    assert check(io.BytesIO(b""))[5].startswith("not_an_image")
+    assert check(io.BytesIO(b""))[5].startswith("empty")

@@ -1,94 +1,49 @@
-"""The opener that img2dataset downloads with, against a server that misbehaves."""
+"""The opener that img2dataset downloads with: what it asks, and what it gives. Refusals: test_acquire_hostile."""
 
 from __future__ import annotations
 
-import time
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
 
-from curate.acquire import addresses
-from curate.acquire.opener import DownloadFailure, SafeOpener, may_succeed_later, reason_of, safe_opener
-from tests.curate.test_acquire_server import Server, hostile_server, jpeg
+from curate.acquire.failures import DownloadFailure
+from curate.acquire.opener import SKIP, OpenerLimits, SafeOpener, safe_opener
+from tests.curate.hostile import HostileServer, jpeg, serving
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with hostile_server() as server:
+def server() -> Iterator[HostileServer]:
+    with serving() as server:
         yield server
 
 
-def opener(*, allow_private: bool = True) -> SafeOpener:
-    return safe_opener(allow_private=allow_private, timeout=1.0, total=1.5, max_bytes=200_000)
+@pytest.fixture
+def images() -> SafeOpener:
+    return safe_opener(OpenerLimits(allow_private=True), "Curate/1 (crawler)")
 
 
-def read(opener: SafeOpener, url: str) -> bytes:
-    with opener.open(url, timeout=1.0) as response:
-        return response.read()
+@pytest.mark.parametrize("path", ["/good.jpg", "/gzip", "/chunked", "/no-length", "/long", "/to-good", "/noai-other"])
+def test_an_image_arrives_as_it_is(server: HostileServer, images: SafeOpener, path: str) -> None:
+    with images.open(server.origin + path) as response:
+        assert response.read() == jpeg()
 
 
-def reason(opener: SafeOpener, url: str) -> str:
-    with pytest.raises(DownloadFailure) as failed:
-        read(opener, url)
-    assert reason_of(str(failed.value)) == failed.value.reason
-    return failed.value.reason
+def test_the_request_is_a_plain_get_with_the_headers_given(server: HostileServer, images: SafeOpener) -> None:
+    url = f"{server.origin}/ä b.jpg?q=ü#part"
+    with pytest.raises(DownloadFailure, match="http_4xx: 404"):
+        images.open(urllib.request.Request(url, headers={"User-Agent": "curate (x@example.com)"}))
+    assert server.heads[-1].decode().split("\r\n") == [
+        "GET /%C3%A4%20b.jpg?q=%C3%BC HTTP/1.1",
+        f"Host: 127.0.0.1:{server.port}",
+        "Accept-Encoding: identity",
+        "User-agent: curate (x@example.com)",
+        "Connection: close",
+        "",
+        "",
+    ]
 
 
-def test_an_image_arrives_whole_also_with_odd_characters_in_its_address(server: Server) -> None:
-    assert read(opener(), f"{server.origin}/ä b.jpg") == jpeg()
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/missing", "http_4xx"),
-        ("/broken", "http_5xx"),
-        ("/endless", "too_large"),
-        ("/drip", "timeout"),
-        ("/short", "connect"),
-        ("/to-file", "refused_address"),
-        ("/loop", "other"),
-    ],
-)
-def test_reasons(server: Server, path: str, expected: str) -> None:
-    started = time.monotonic()
-    assert reason(opener(), server.origin + path) == expected
-    assert time.monotonic() - started < 6
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("file:///etc/passwd", "bad_url"),
-        ("ftp://127.0.0.1/a.jpg", "bad_url"),
-        ("data:image/png;base64,AAAA", "bad_url"),
-        ("http://no-such-host.invalid/a.jpg", "dns"),
-        ("http://127.0.0.1:9/a.jpg", "connect"),
-    ],
-)
-def test_addresses_that_cannot_be_had(url: str, expected: str) -> None:
-    assert reason(opener(), url) == expected
-
-
-def test_private_addresses_are_refused(server: Server) -> None:
-    assert reason(opener(allow_private=False), f"{server.origin}/a.jpg") == "refused_address"
-
-
-@pytest.mark.parametrize("path", ["/to-private", "/to-metadata"])
-def test_a_redirect_to_a_private_address_is_refused(server: Server, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = addresses.resolve
-
-    def as_if_public(host: str, port: int, *, allow_private: bool) -> list[str]:
-        return real(host, port, allow_private=allow_private or port == server.server_port)
-
-    monkeypatch.setattr(addresses, "resolve", as_if_public)
-    asking = opener(allow_private=False)
-    assert read(asking, f"{server.origin}/a.jpg") == jpeg()
-    assert reason(asking, server.origin + path) == "refused_address"
-
-
-def test_which_failures_are_tried_again() -> None:
-    again = ["dns: x", "timeout: x", "connect: x", "http_5xx: 503", "http_4xx: 429"]
-    assert all(may_succeed_later(message) for message in again)
-    final = ["http_4xx: 404", "tls: x", "not_an_image: x", "refused_address: x", "", "anything else"]
-    assert not any(may_succeed_later(message) for message in final)
+def test_what_another_shard_has_is_not_asked_for(images: SafeOpener) -> None:
+    with pytest.raises(DownloadFailure, match="other: tried again in a later shard"):
+        images.open(SKIP)
