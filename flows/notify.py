@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import threading
+import time
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +26,13 @@ from curate.errors import RequestError
 WEBHOOK = "CURATE_WEBHOOK"
 """The environment variable with the address. It is a secret, so it is no parameter of a flow: those are shown."""
 TIMEOUT = 10.0
+"""Seconds that one try may take."""
+PAUSES = (1.0, 4.0)
+"""Seconds before the second try and the third."""
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+LONGEST = 500
+"""Characters of a notice's text."""
+_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s]*@")
 log = logging.getLogger("curate.notify")
 
 
@@ -48,7 +58,8 @@ def webhook() -> str | None:
 def notify(event: str, text: str, **facts: Any) -> bool:
     """POST `{"event", "text", …facts}` as JSON to the webhook; whether it was taken. Never raises.
 
-    `text` alone says what happened: chat services show that field.
+    `text` alone says what happened, on one line: chat services show that field. What passes (no connection, a server
+    that is busy or fails) is tried again twice.
     """
     for chatty in ("httpx", "httpcore"):  # they log addresses, and this one is a secret
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -56,16 +67,68 @@ def notify(event: str, text: str, **facts: Any) -> bool:
         address = webhook()
         if address is None:
             return False
-        answer = httpx.post(address, json={"event": event, "text": text, **facts}, timeout=TIMEOUT)
+        problem = _send(address, {"event": event, "text": shown(text), **_without_passwords(facts)})
     except RequestError as wrong:
-        log.warning("no notice of %s was sent: %s", event, wrong)
-        return False
+        problem = f"was sent: {wrong}"
     except Exception as error:  # whatever it is: a notice is not worth a run, and its words may hold the address
-        log.warning("no notice of %s was sent: %s", event, type(error).__name__)
-        return False
-    if not answer.is_success:
-        log.warning("no notice of %s was taken: the webhook answered %d", event, answer.status_code)
-    return answer.is_success
+        problem = f"was sent: {type(error).__name__}"
+    if problem:
+        log.warning("no notice of %s %s", event, problem)
+    return problem is None
+
+
+def shown(text: str) -> str:
+    """Text that a chat service shows as it is: on one line, not long, without passwords, and without its markup.
+
+    What a page or a file is called gets into messages; `<!channel>` in Slack's would call everybody.
+
+    >>> shown("failed: <!channel> s3://me:secret@host/a\\nTraceback")
+    'failed: ‹!channel› s3://***@host/a Traceback'
+    """
+    line = " ".join(_PASSWORD.sub("://***@", text).split()).replace("<", "‹").replace(">", "›")
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+
+
+def _without_passwords(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_passwords(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_passwords(part) for part in value]
+    return _PASSWORD.sub("://***@", value) if isinstance(value, str) else value
+
+
+def _send(address: str, body: dict[str, Any]) -> str | None:
+    """Why it was not taken in the end; None if it was."""
+    problem = None
+    for pause in (0.0, *PAUSES):
+        time.sleep(pause)
+        problem, passing = _try(address, body)
+        if not passing:
+            break
+    return problem
+
+
+def _try(address: str, body: dict[str, Any]) -> tuple[str | None, bool]:
+    """Send it once: what went wrong, and whether it may pass. The whole takes `TIMEOUT` seconds at most."""
+    found: list[tuple[str | None, bool]] = []
+
+    def post() -> None:
+        try:
+            with httpx.stream("POST", address, json=body, timeout=TIMEOUT) as answer:  # what it says is not read
+                status = answer.status_code
+        except httpx.TransportError as error:
+            found.append((f"was sent: {type(error).__name__}", True))
+        except Exception as error:
+            found.append((f"was sent: {type(error).__name__}", False))
+        else:
+            taken = answer.is_success
+            found.append((None if taken else f"was taken: the webhook answered {status}", status in PASSING))
+
+    # httpx limits each wait, so a server that says a byte a second could hold a run for ever.
+    thread = threading.Thread(target=post, daemon=True)
+    thread.start()
+    thread.join(TIMEOUT)
+    return found[0] if found else (f"was taken within {TIMEOUT:g} seconds", False)
 
 
 def tell_of_failure(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
