@@ -25,8 +25,8 @@ DEFAULT: tuple[str | dict[str, Any], ...] = (
     "language",
     "repetition",
     "collapse",
-    "hallucination",
     "agreement",
+    "hallucination",
     "near_copies",
 )
 """The checks of a run that names none. Those that need a score pass what has none."""

@@ -30,14 +30,21 @@ class Agreement(RowCheck):
     def reasons(self, captions: pa.Table) -> pa.Array:
         score, original = (captions[name].combine_chunks().cast(pa.float64()) for name in self.reads)
         found = pa.nulls(len(captions), pa.string())
-        for bound, of_it in ((self.min_score, ""), (self.margin, " of the original, less")):
-            if bound is None:
-                continue
-            least = pc.subtract(original, bound) if of_it else pa.array(np.full(len(captions), bound))
-            places = pc.indices_nonzero(pc.less(score, least).fill_null(False)).to_numpy()
-            here, there = (share(values.take(pa.array(places)).to_numpy(), 3) for values in (score, original))
-            end = pc.binary_join_element_wise(there, f"{of_it} {bound:g}", "") if of_it else f"{bound:g}"
-            found = pc.coalesce(
-                found, spread(pc.binary_join_element_wise("score ", here, " < ", end, ""), places, len(captions))
+        if self.min_score is not None:
+            low, said = _lower(score, pa.scalar(self.min_score))
+            line = pc.binary_join_element_wise("score ", said, f" < {self.min_score:g}", "")
+            found = spread(line, low, len(captions))
+        if self.margin is not None:
+            low, said = _lower(score, pc.subtract(original, self.margin))
+            own = share(original.take(pa.array(low)).to_numpy(), 3)
+            line = pc.binary_join_element_wise(
+                "score ", said, " < ", own, f" of the original, less {self.margin:g}", ""
             )
+            found = pc.coalesce(found, spread(line, low, len(captions)))
         return found
+
+
+def _lower(score: pa.Array, bound: pa.Array | pa.Scalar) -> tuple[np.ndarray, pa.Array]:
+    """Where a score is lower than its bound, and those scores as texts."""
+    places = pc.indices_nonzero(pc.less(score, bound).fill_null(False)).to_numpy()
+    return places, share(score.take(pa.array(places)).to_numpy(), 3)
