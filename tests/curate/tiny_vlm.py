@@ -113,7 +113,7 @@ def _model(vocabulary: int) -> Any:
 
 
 @contextmanager
-def serve(model: Path, patience: float = 120.0) -> Iterator[str]:
+def serve(model: Path, patience: float = 300.0) -> Iterator[str]:
     """Run the server on a free port and yield its address, once it is ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

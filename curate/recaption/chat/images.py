@@ -48,9 +48,9 @@ def _read(data: bytes, max_side: int, max_bytes: int) -> str:
 
 def _smaller(image: Image.Image, max_side: int) -> bytes:
     if max(image.size) > max_side:
-        image.draft("RGB", (2 * max_side, 2 * max_side))  # libjpeg reads it at a fraction of its size
+        image.draft("RGB", (max_side, max_side))  # libjpeg reads it at a fraction of its size
     pixels = to_mode(ImageOps.exif_transpose(image) if _turned(image) else image, "RGB")
-    pixels.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    pixels.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
     out = io.BytesIO()
     pixels.save(out, "JPEG", quality=QUALITY)
     return out.getvalue()

@@ -13,7 +13,7 @@ from curate.recaption.chat.client import Client
 from curate.recaption.chat.reply import Reply
 from curate.recaption.contract import Request
 
-_PREPARING = 2  # threads that read and shrink images
+_PREPARING = 4  # threads that read and shrink images
 _JOIN = 10.0  # seconds for the loop to end
 
 
