@@ -41,14 +41,45 @@ def test_the_flow_does_what_the_command_does_and_shows_it_in_prefect(
     assert run(["filter", str(pool), str(tmp_path / "a"), "--workers", "1"]) == 0
     # A process of its own, as a scheduled run is: the temporary server must start beside img2dataset.
     command = [sys.executable, "-m", "curate.cli", "run", "default", "--pool", str(pool), "--out", str(tmp_path / "b")]
+    command += ["--history", str(tmp_path / "history"), "--drift", "psi=0.3", "--stage-timeout", "600"]
     done = subprocess.run([*command, "--workers", "1", "--json"], check=True, capture_output=True, text=True)
     assert json.loads(done.stdout)["selection"]["kept"] > 20
     same = ["selection.parquet", "shards/00000.tar", "shards/00000.parquet"]
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in same)
     seen = json.loads(subprocess.run([sys.executable, "-c", ASK], check=True, capture_output=True, text=True).stdout)
     assert seen["runs"] == ["Completed"]
-    assert seen["tasks"] == ["measure", "report", "select", "write"]
+    assert seen["tasks"] == ["drift", "measure", "report", "select", "write"]
     assert "report.html" in seen["artifacts"]["report"] and "exact_duplicates" in seen["artifacts"]["funnel"]
+    assert seen["artifacts"]["drift"] == "[]" and "curation.jsonl" in listed(
+        tmp_path / "history"
+    )  # compared with nothing
+    kept = json.loads(done.stdout)["selection"]["kept"]
+    assert seen["artifacts"]["summary"].startswith(f"# `default` kept {kept} of 40 samples")
+
+
+def listed(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--drift", "psi=0.3"], "--drift: it is about --history, which is missing"),
+        (
+            ["--history", "h", "--drift", "psy=0.3"],
+            "--drift: psy: Extra inputs are not permitted; there are psi, sigmas",
+        ),
+        (["--history", "h", "--drift", "psi=low"], "--drift: psi: Input should be a valid number"),
+        (["--history", "h", "--drift", "psi"], "--drift: write it like psi=0.2"),
+    ],
+)
+def test_a_wrong_bound_of_drift_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    pool = write_pool(tmp_path / "pool", messy_pairs()[:2])
+    assert run(["run", "default", "--pool", str(pool), "--out", str(tmp_path / "out"), *options]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
 
 
 def test_a_wrong_request_fails_before_the_flow_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,24 @@ class Gate(RowFilter):
 '''
 
 
+SLOW = """
+import time
+from filters.contract import Columns, RowFilter
+
+class Slow(RowFilter):
+    @property
+    def reads(self):
+        return ("width",)
+
+    def keep(self, t: Columns):
+        time.sleep(3)
+        return t.width > 0
+
+    def reason(self, t: Columns):
+        return t.width.cast("string")
+"""
+
+
 def plan(folder: Path, **changes: Any) -> Path:
     one = {"name": "nightly", "flow": "curation", "cron": "0 3 * * *", "parameters": {"pool": "p", "out": "o"}}
     file = folder / "deployments.yaml"
@@ -147,7 +165,7 @@ def test_a_schedule_fires_is_killed_and_ends_as_if_it_had_not_been(tmp_path: Pat
 
 @pytest.mark.slow
 def test_deployments_are_registered_for_the_workers_of_a_pool(tmp_path: Path, server: PrefectServer) -> None:
-    deployments = plan(tmp_path, concurrency=2, parameters={"pool": "p", "out": "o", "workers": 1})
+    deployments = plan(tmp_path, concurrency=3, parameters={"pool": "p", "out": "o", "workers": 1})
     command = [sys.executable, "-m", "curate.cli", "deploy", str(deployments), "--work-pool", "curate"]
     ask: dict[str, Any] = {"capture_output": True, "text": True, "env": server.environment, "cwd": tmp_path}
     refused = subprocess.run(command, check=False, **ask)
@@ -156,18 +174,25 @@ def test_deployments_are_registered_for_the_workers_of_a_pool(tmp_path: Path, se
     assert subprocess.run(command, check=True, **ask).stdout == "curation/nightly\n"
     found = server.ask("/deployments/name/curation/nightly")
     assert found["work_pool_name"] == "curate" and found["schedules"][0]["schedule"]["cron"] == "0 3 * * *"
-    assert found["global_concurrency_limit"]["limit"] == 2
+    assert found["global_concurrency_limit"]["limit"] == 3
     write_pool(tmp_path / "p", messy_pairs()[:10])
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "slow.yaml").write_text("name: slow\nfilters: ['slow:Slow']\n")
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    subprocess.run([*prefect, "concurrency-limit", "create", "curate-select", "1"], check=True, **ask)
     told: list[dict[str, Any]] = []
     with _webhook(told) as hook:
-        for changes in ({}, {"out": "p"}):  # the second is a wrong request: the dataset in the pool
+        two = [{"recipe": "slow.yaml", "out": out, "cache": f"{out}-cache"} for out in ("o", "o2")]
+        for changes in (*two, {"out": "p"}):  # the last is a wrong request: the dataset in the pool
             server.ask(f"/deployments/{found['id']}/create_flow_run", {"parameters": changes})
         ask["env"] = server.environment | {"CURATE_WEBHOOK": hook}
         subprocess.run([*prefect, "worker", "start", "--pool", "curate", "--run-once"], check=True, **ask)
         said = wait_for("the notice of a failure", lambda: told)[0]
+    assert len(told) == 1, told
     assert said["event"] == "failure" and said["flow"] == "curation" and "lies in the pool" in said["message"]
-    assert json.loads((tmp_path / "o" / "manifest.json").read_text())["selection"]["rows"] == 10
+    assert all(json.loads((tmp_path / o / "manifest.json").read_text())["selection"]["rows"] == 10 for o in ("o", "o2"))
+    first, second = sorted(_times(server, "select")[-2:])
+    assert first[0] < first[1] <= second[0] < second[1]  # the limit of its tag: one at a time, over both runs
     subprocess.run([*prefect, "deploy", "--all", "--prefect-file", "prefect.yaml"], check=True, **ask | {"cwd": ROOT})
     for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
         flow = one["entrypoint"].rpartition(":")[2]
@@ -243,6 +268,14 @@ def _parents(process: int, end: int) -> list[int]:
 
 def _text(file: Path) -> str:
     return file.read_text() if file.exists() else ""
+
+
+def _times(server: PrefectServer, stage: str) -> list[tuple[str, str]]:
+    """When a stage's tasks of the recipe `slow` began and ended, the earliest first; their runs overlapped."""
+    flows = [one for one in server.ask("/flow_runs/filter", {}) if one["parameters"].get("recipe") == "slow.yaml"]
+    assert max(one["start_time"] for one in flows) < min(one["end_time"] for one in flows)
+    runs = server.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [one["id"] for one in flows]}}})
+    return sorted((run["start_time"], run["end_time"]) for run in runs if run["name"].startswith(stage))
 
 
 def _completed(server: PrefectServer, night: str) -> dict[str, Any] | None:
