@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from curate import metrics
-from curate.acquire.crawl_parts import ArchiveTask, add_page, read_archive
+from curate.acquire.crawl_parts import ArchiveTask, add_page, add_written, read_archive
 from curate.acquire.fetch import Fetcher, FetchFailure, FetchLimits, Page
 from curate.acquire.fetch_optout import product
 from curate.acquire.html import ALL_TEXTS, TEXTS, PageImages, absolute_url, read_page
@@ -20,6 +21,9 @@ from curate.acquire.pairs import PairWriter, merge_pairs, write_json
 from curate.acquire.warc import archive_pages, is_archive
 from curate.engines import open_engine
 from curate.errors import RequestError, WorkError
+
+if TYPE_CHECKING:
+    from curate.acquire.pairs_batch import PairBatch
 
 _MAX_LINE = 8192  # characters of a line in a URL list
 DISTINCT = ("uid", "url")
@@ -106,8 +110,9 @@ def _here(
     totals: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     with PairWriter(part) as writer:
-        for page in _pages(sources, limits, totals, failures, texts):
+        for page in _pages(sources, limits, totals, failures, texts, writer.batch):
             add_page(writer, totals, page)
+    add_written(writer, totals)
     return totals, failures, [part]
 
 
@@ -176,12 +181,13 @@ def _pages(
     totals: Counter[str],
     failures: Counter[str],
     texts: Sequence[str],
+    batch: PairBatch,
 ) -> Iterator[PageImages]:
     """The pages of the sources in order; neighbouring addresses are fetched together."""
     for archives, group in itertools.groupby(sources, key=is_archive):
         if archives:
             for source in group:
-                yield from archive_pages(source, failures, limits, texts)
+                yield from archive_pages(source, failures, limits, texts, batch)
         else:
             yield from _fetched(_addresses(group, totals), limits, failures, texts)
 

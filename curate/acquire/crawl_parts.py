@@ -29,8 +29,9 @@ def read_archive(task: ArchiveTask) -> tuple[Counter[str], Counter[str]]:
     totals: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     with PairWriter(Path(task.part)) as writer:
-        for page in archive_pages(task.source, failures, task.limits, task.texts):
+        for page in archive_pages(task.source, failures, task.limits, task.texts, writer.batch):
             add_page(writer, totals, page)
+    add_written(writer, totals)
     return totals, failures
 
 
@@ -38,6 +39,11 @@ def add_page(writer: PairWriter, totals: Counter[str], page: PageImages) -> None
     """Writes a page's pairs and counts it."""
     writer.add(page.pairs)
     totals["pages_read"] += 1
-    totals["pairs"] += len(page.pairs)
     for name in _COUNTED:
         totals[name] += getattr(page, name)
+
+
+def add_written(writer: PairWriter, totals: Counter[str]) -> None:
+    """Counts what a writer wrote, once it is closed."""
+    totals["pairs"] += writer.rows
+    totals["repeated"] += writer.repeated

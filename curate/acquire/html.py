@@ -82,18 +82,18 @@ def pairs_of(
     if not markup.images and not markup.metas:
         return PageImages([], images, images, 0, 0)
     base = (absolute_url(markup.base, page_url) if markup.base else None) or page_url
-    facts = (page_url, _language(markup, told), absolute_url(markup.licence, base) if markup.licence else None)
+    facts = (page_url, language_of(markup, told), absolute_url(markup.licence, base) if markup.licence else None)
     seen: dict[tuple[str, str], Pair] = {}
     without_text, without_url, repeated = markup.bare_images, 0, 0
-    for source, text, url, width, height in _open_graph(markup, base, texts):
+    for source, text, url, width, height in open_graph(markup, base, texts):
         if (url, text) not in seen:
             seen[url, text] = Pair(url, text, source, *facts, width, height)
     for image in markup.images:
-        found = _texts(image, markup, texts)
+        found = image_texts(image, markup.title, texts)
         if not found:
             without_text += 1
             continue
-        address = _image_url(image, base)
+        address = image_address(image, base)
         if address is None:
             without_url += 1
             continue
@@ -102,12 +102,12 @@ def pairs_of(
             if (address, text) in seen:
                 repeated += 1
                 continue
-            width, height = _pixels(attributes.get("width")), _pixels(attributes.get("height"))
+            width, height = pixels(attributes.get("width")), pixels(attributes.get("height"))
             seen[address, text] = Pair(address, text, source, *facts, width, height)
     return PageImages(list(seen.values()), images, without_text, without_url, repeated)
 
 
-def _language(markup: Markup, headers: Sequence[tuple[str, str]]) -> str | None:
+def language_of(markup: Markup, headers: Sequence[tuple[str, str]]) -> str | None:
     """What the page claims: html lang, else the one language that the server names."""
     for tag in (markup.language, *(value for name, value in headers if name == "content-language")):
         if _LANGUAGE.fullmatch(tag.strip().lower()):
@@ -115,19 +115,19 @@ def _language(markup: Markup, headers: Sequence[tuple[str, str]]) -> str | None:
     return None
 
 
-def _texts(image: Image, markup: Markup, texts: Collection[str]) -> list[tuple[str, str]]:
+def image_texts(image: Image, title: str, texts: Collection[str]) -> list[tuple[str, str]]:
     """(caption_source, text) of the image, without empty and equal texts."""
     alt = fold(image.attributes.get("alt", "")) if "alt" in texts else ""
     caption = image.caption if "figcaption" in texts else ""
     found = [("alt", alt)] if alt else []
     if caption and caption != alt:
         found.append(("figcaption", caption))
-    if not found and markup.title and "title" in texts:
-        found.append(("title", markup.title))
+    if not found and title and "title" in texts:
+        found.append(("title", title))
     return found
 
 
-def _open_graph(
+def open_graph(
     markup: Markup, base: str, texts: Collection[str]
 ) -> Iterator[tuple[str, str, str, int | None, int | None]]:
     """(caption_source, text, address, width, height) of the page's first OpenGraph image."""
@@ -138,7 +138,7 @@ def _open_graph(
     url = absolute_url(image, base) if image else None
     if url is None:
         return
-    width, height = _pixels(said.get("og:image:width")), _pixels(said.get("og:image:height"))
+    width, height = pixels(said.get("og:image:width")), pixels(said.get("og:image:height"))
     wanted = (("og_alt", "og:image:alt"), ("og_title", "og:title"), ("og_description", "og:description"))
     found = [(source, fold(said.get(name, ""))) for source, name in wanted if source in texts]
     if not any(text for _, text in found) and "title" in texts:
@@ -148,7 +148,7 @@ def _open_graph(
             yield source, text, url, width, height
 
 
-def _image_url(image: Image, base: str) -> str | None:
+def image_address(image: Image, base: str) -> str | None:
     """The address of the image's largest version that the markup names."""
     attributes = image.attributes
     for name in _LAZY_SETS:
@@ -168,7 +168,7 @@ def _usable(candidate: str | None, base: str) -> str | None:
     return absolute_url(candidate, base) if candidate and not candidate.isspace() else None
 
 
-def _pixels(written: str | None) -> int | None:
+def pixels(written: str | None) -> int | None:
     match = _PIXELS.match(written) if written else None
     if match is None or written is None or "%" in written:
         return None

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from curate.acquire.html_tags import Tag, attributes, tag_at, tags
 from curate.acquire.html_text import Decoder, attribute_text, fold
 
-MAX_IMAGES = 100_000  # of a page; keeps a hostile one from costing more than seconds
+if TYPE_CHECKING:
+    import numpy as np
+
 _MAX_LICENCES = 100  # places looked at
-_ALT = re.compile(rb"[\s\"'/][aA][lL][tT]\s*=\s*(?!\"\s*\"|'\s*')")
-_CAPTION_END = re.compile(rb"</?[fF][iI][gG]")
-_PICTURE_END = re.compile(rb"</[pP][iI][cC][tT][uU][rR][eE]")
+_MAX_SOURCES = 50  # of a picture
 _JSON_LICENCE = re.compile(rb'"license"\s*:\s*(?:\{[^{}]{0,500}?"(?:@id|url)"\s*:\s*)?("(?:[^"\\\n]|\\.){1,2000}")')
-_USED_METAS = (b"og:", b"robots", b"tdm-")
 
 
 @dataclass(slots=True)
@@ -25,7 +24,6 @@ class Figure:
 
     caption: str = ""
     caption_end: int = 0
-    open_from: int = 0
     closed: bool = False
 
 
@@ -59,139 +57,122 @@ class Markup:
     licence: str = ""  # a reference, as written
 
 
-def read_markup(html: bytes, charset: str | None, *, agent: str = "", all_images: bool = False) -> Markup:
-    """Reads a page; never raises for what it holds.
+class Scanned:
+    """A page whose tags were found; never raises for what it holds.
 
     Args:
         charset: what the server said; a byte order mark overrules it, a meta tag does not.
         agent: a further name of metas to keep, in lower case.
-        all_images: read images without a text of their own, too.
     """
-    return _Reader(Decoder(html, charset), agent.encode(), all_images).read()
 
+    def __init__(self, html: bytes, charset: str | None, agent: str = "") -> None:
+        from curate.acquire import html_scan  # numba, which nothing but reading pages needs
 
-class _Reader:
-    def __init__(self, decoder: Decoder, agent: bytes, all_images: bool) -> None:
-        self._decoder, self._all = decoder, all_images
-        self._html = decoder.html
-        self._metas = (*_USED_METAS, agent) if agent else _USED_METAS
-        self._markup = Markup()
-        self._figures: list[Figure] = []
-        self._picture: tuple[int, list[str]] | None = None
-        self._raw: list[tuple[int, int]] = []
+        self._scan, self._column = html_scan, html_scan.COLUMN
+        self.decoder = Decoder(html, charset)
+        self.html = self.decoder.html
+        self.found: np.ndarray = html_scan.found_on(self.html, agent.encode())
+        self._figures: dict[int, Figure] | None = None
 
-    def read(self) -> Markup:
-        for tag in tags(self._html):
-            if tag.name == b"img" or tag.name == b"image":
-                self._image(tag)
-            elif tag.raw is not None:
-                self._raw_text(tag)
-            else:
-                self._other(tag)
-        wanted = self._markup.images or self._markup.metas
-        if wanted and (b"license" in self._html or b"creativecommons.org/" in self._html):
-            self._markup.licence = self._licence()
-        return self._markup
+    def markup(self, *, title: bool = False) -> Markup:
+        """All but the images. The title only if it is asked for."""
+        scan, markup = self._scan, Markup()
+        links: list[list[int]] = []
+        for row in self.found[self.found[:, scan.KIND] != scan.IMAGE].tolist():
+            kind = row[scan.KIND]
+            if kind == scan.META:
+                meta = self._attribute(row, "property") or self._attribute(row, "name")
+                content = self._attribute(row, "content")
+                if meta and content is not None:
+                    markup.metas.append((meta.strip().lower(), content))
+            elif kind == scan.HTML:
+                markup.language = markup.language or self._attribute(row, "lang") or ""
+            elif kind == scan.BASE:
+                markup.base = markup.base or self._attribute(row, "href") or ""
+            elif kind == scan.TITLE and title:
+                text = self.html[row[scan.END] : row[scan.TO]].replace(b"<", b"&lt;")
+                markup.title = markup.title or self.decoder.text(text)
+            elif kind in (scan.LINK, scan.JSON_LD):
+                links.append(row)
+        if links:
+            markup.licence = self._licence(links[:_MAX_LICENCES])
+        return markup
 
-    def _attributes(self, tag: Tag) -> dict[str, str]:
-        text = self._decoder.decode(self._html[tag.start : tag.end])
-        found = attributes(text)
-        return {name: attribute_text(value) for name, value in found.items()} if "&" in text else found
+    def _attribute(self, row: list[int], name: str) -> str | None:
+        """An attribute of the tag of a row of what was found."""
+        column = self._column[name]
+        start, end = row[column], row[column + 1]
+        return attribute_text(self.decoder.decode(self.html[start:end])) if start >= 0 else None
 
-    def _image(self, tag: Tag) -> None:
-        markup = self._markup
-        if len(markup.images) >= MAX_IMAGES:
-            return
-        has_text = self._figures or self._all or self._has_alt(tag.start, tag.end)
-        sources: list[str] = []
-        if self._picture is not None:
-            if not _PICTURE_END.search(self._html, self._picture[0], tag.start):
-                sources = self._picture[1]
-            self._picture = None
-        if not has_text:
-            markup.bare_images += 1
-            return
-        figure = self._figures[-1] if self._figures else None
-        markup.images.append(Image(self._attributes(tag), tag.start, figure, tuple(sources)))
+    def image(self, place: int) -> Image:
+        """The image of a row of what was found."""
+        scan, row = self._scan, self.found[place].tolist()
+        told = ((name, self._attribute(row, name)) for name in scan.ATTRIBUTES[: scan.OF_IMAGES])
+        attributes = {name: value for name, value in told if value is not None}
+        figure = self._figure(row[scan.UP]) if row[scan.UP] >= 0 else None
+        sources = self._sources(place, row[scan.TO]) if row[scan.TO] >= 0 else ()
+        return Image(attributes, row[scan.START], figure, sources)
 
-    def _has_alt(self, start: int, end: int) -> bool:
-        """Whether an image may have an alt text; most that have none are told without reading their attributes."""
-        place = self._html.find(b"alt", start, end)
-        return _ALT.search(self._html, place - 1 if place > 0 else start, end) is not None
+    def images(self) -> Sequence[int]:
+        """The rows of images."""
+        places: list[int] = (self.found[:, self._scan.KIND] == self._scan.IMAGE).nonzero()[0].tolist()
+        return places
 
-    def _raw_text(self, tag: Tag) -> None:
-        assert tag.raw is not None
-        self._raw.append(tag.raw)
-        if tag.name == b"title" and not self._markup.title:
-            self._markup.title = self._decoder.text(self._html[slice(*tag.raw)].replace(b"<", b"&lt;"))
+    def _figure(self, place: int) -> Figure:
+        if self._figures is None:
+            self._figures = {}
+            scan = self._scan
+            for number, row in enumerate(self.found[:, : scan.FIRST].tolist()):
+                if row[scan.KIND] == scan.FIGURE:
+                    self._figures[number] = Figure(closed=row[scan.TO] == 1)
+                elif row[scan.KIND] == scan.FIGCAPTION and not self._figures[row[scan.UP]].caption:
+                    figure = self._figures[row[scan.UP]]
+                    figure.caption_end = row[scan.TO]
+                    figure.caption = self.decoder.text(self.html[row[scan.END] : row[scan.TO]])
+        return self._figures[place]
 
-    def _other(self, tag: Tag) -> None:
-        markup, name = self._markup, tag.name
-        if name == b"meta":
-            raw = self._html[tag.start : tag.end].lower()
-            if any(word in raw for word in self._metas):
-                found = self._attributes(tag)
-                meta = found.get("property") or found.get("name") or ""
-                if meta and "content" in found:
-                    markup.metas.append((meta.strip().lower(), found["content"]))
-        elif name == b"figure":
-            self._figures.append(Figure(open_from=tag.start))
-        elif name == b"/figure":
-            if self._figures:
-                self._figures.pop().closed = True
-        elif name == b"figcaption":
-            if self._figures and not self._figures[-1].caption:
-                self._caption(tag.end, self._figures[-1])
-        elif name == b"picture":
-            self._picture = (tag.end, [])
-        elif name == b"source":
-            if self._picture is not None and len(self._picture[1]) < 50:
-                self._picture[1].append(self._attributes(tag).get("srcset", ""))
-        elif name == b"base" and not markup.base:
-            markup.base = self._attributes(tag).get("href", "")
-        elif name == b"html" and not markup.language:
-            markup.language = self._attributes(tag).get("lang", "")
+    def _sources(self, image: int, picture: int) -> tuple[str, ...]:
+        """The srcsets in a picture before its image."""
+        scan = self._scan
+        rows = self.found[:image]
+        rows = rows[(rows[:, scan.KIND] == scan.SOURCE) & (rows[:, scan.UP] == picture)]
+        return tuple(self._attribute(row, "srcset") or "" for row in rows[:_MAX_SOURCES].tolist())
 
-    def _caption(self, start: int, figure: Figure) -> None:
-        end = _CAPTION_END.search(self._html, start)
-        figure.caption_end = end.start() if end else len(self._html)
-        figure.caption = self._decoder.text(self._html[start : figure.caption_end])
-
-    def _licence(self) -> str:
+    def _licence(self, links: list[list[int]]) -> str:
         """What the page's licence link names: rel=license, then JSON-LD, then a link to Creative Commons."""
-        linked, commons = "", ""
-        for place in self._places(b"license"), self._places(b"creativecommons.org/"):
-            for found in place:
-                if found.get("rel") and "license" in found["rel"].lower().split():
-                    linked = linked or found.get("href", "")
-                elif "creativecommons.org/" in found.get("href", ""):
-                    commons = commons or found["href"]
-        return fold(linked or self._json_licence() or commons)
-
-    def _places(self, word: bytes) -> list[dict[str, str]]:
-        """The attributes of the links that a word stands in, outside of scripts."""
-        html, found, place = self._html, [], -1
-        starts = [start for start, _ in self._raw]
-        for _ in range(_MAX_LICENCES):
-            place = html.find(word, place + 1)
-            if place < 0:
-                break
-            raw = bisect_right(starts, place) - 1
-            tag = tag_at(html, html.rfind(b"<", 0, place), (b"a", b"link", b"area"))
-            if (raw >= 0 and place < self._raw[raw][1]) or html.rfind(b"<!--", 0, place) > html.rfind(b"-->", 0, place):
+        scan, linked, named, commons = self._scan, "", "", ""
+        for row in links:
+            if row[scan.KIND] == scan.JSON_LD:
+                named = named or self._json_licence(row[scan.END], row[scan.TO])
                 continue
-            if tag is not None and place < tag.end:
-                found.append(self._attributes(tag))
-        return found
+            href = self._attribute(row, "href") or ""
+            if "license" in (self._attribute(row, "rel") or "").lower().split():
+                linked = linked or href
+            elif "creativecommons.org/" in href.lower():
+                commons = commons or href
+        return fold(linked or named or commons)
 
-    def _json_licence(self) -> str:
-        for start, end in self._raw:
-            found = _JSON_LICENCE.search(self._html, start, end)
-            if found is not None:
-                try:
-                    text = str(json.loads(self._decoder.decode(found.group(1))))
-                except ValueError:
-                    continue
-                if text.startswith(("http://", "https://")):
-                    return text
-        return ""
+    def _json_licence(self, start: int, end: int) -> str:
+        found = _JSON_LICENCE.search(self.html, start, end)
+        try:
+            text = str(json.loads(self.decoder.decode(found.group(1)))) if found else ""
+        except ValueError:
+            return ""
+        return text if text.startswith(("http://", "https://")) else ""
+
+
+def read_markup(html: bytes, charset: str | None, *, agent: str = "", all_images: bool = False) -> Markup:
+    """All that a page holds; see `Scanned`.
+
+    Args:
+        all_images: read images without a text of their own, and the title, too.
+    """
+    page = Scanned(html, charset, agent)
+    markup = page.markup(title=all_images)
+    for place in page.images():
+        image = page.image(place)
+        if all_images or image.figure is not None or image.attributes.get("alt"):
+            markup.images.append(image)
+        else:
+            markup.bare_images += 1
+    return markup

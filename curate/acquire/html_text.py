@@ -53,11 +53,24 @@ class Decoder:
         self.html = html
         self._charset = charset
         self._codec: str | None = None
-        wide = html.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x1b" in html or b"\x00" in html[:1024]
-        if wide and self.codec in ("utf-16-le", "utf-16-be", "utf-16le", "utf-16be", "iso-2022-jp"):
+        wide = html.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in html[:1024]
+        if (wide or (not _is_utf8(charset) and b"\x1b" in html)) and self.codec in (
+            "utf-16-le",
+            "utf-16-be",
+            "utf-16le",
+            "utf-16be",
+            "iso-2022-jp",
+        ):
             # Their bytes look like ASCII and are not.
             self.html = html.decode(self.codec, "replace").encode("utf-8", "replace")
             self._codec = "utf-8"
+
+    @property
+    def is_utf8(self) -> bool:
+        """Whether what is not ASCII on the page is UTF-8; False where there is no such thing, too."""
+        if self._codec is None and not _is_utf8(self._charset) and self.html.isascii():
+            return False
+        return self.codec == "utf-8"
 
     @property
     def codec(self) -> str:
@@ -80,6 +93,10 @@ class Decoder:
         if "<" in text:
             text = _MARKUP.sub(_between_words, text)
         return fold(references.unescape(text) if "&" in text else text)
+
+
+def _is_utf8(charset: str | None) -> bool:
+    return charset is not None and charset.lower() in ("utf-8", "utf8")
 
 
 def _between_words(markup: re.Match[str]) -> str:

@@ -15,10 +15,10 @@ _DESCRIPTOR = re.compile(r"(\d{1,7}(?:\.\d{1,4})?)([wx])")
 # Addresses that normalising would not change; most are of this kind, and normalising costs twenty times as much.
 _CLEAN_PATH = r"/(?:(?!/|\.)(?:[A-Za-z0-9._~,:@=&+-]|%[0-9A-F]{2})*+(?:/(?=[^/.?#])|(?=\?|$)))*+"
 _CLEAN_QUERY = r"(?:\?(?:[A-Za-z0-9._~/,:@=&+-]|%[0-9A-F]{2})++)?"
-_HOST = r"https?://(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)++[a-z]{2,24}"
-_CLEAN_URL = re.compile(_HOST + _CLEAN_PATH + _CLEAN_QUERY)
+CLEAN_HOST = r"https?://(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)++[a-z]{2,24}"
+_CLEAN_URL = re.compile(CLEAN_HOST + _CLEAN_PATH + _CLEAN_QUERY)
 _CLEAN_ROOTED = re.compile(_CLEAN_PATH + _CLEAN_QUERY)
-_CLEAN_ORIGIN = re.compile(_HOST)
+_CLEAN_ORIGIN = re.compile(CLEAN_HOST)
 
 
 def absolute_url(reference: str, base: str) -> str | None:

@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         pa.field("height_attribute", pa.int32()),
     ]
 )
+_REPEATED = ["caption_source", "page_url", "page_language", "page_licence", "width_attribute", "height_attribute"]
 _ROW_GROUP = 20_000  # pairs held in memory before they go to the file
 
 
@@ -61,34 +62,39 @@ class PairWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._pairs: list[Pair] = []
+        self.rows = self.repeated = 0  # written, and images that came again on their page
 
     def __enter__(self) -> PairWriter:
+        from curate.acquire.pairs_batch import PairBatch  # numba, which nothing but reading pages needs
+
+        self.batch = PairBatch()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = pq.ParquetWriter(self._temporary, SCHEMA, compression="zstd")
+        self._writer = pq.ParquetWriter(self._temporary, SCHEMA, compression="zstd", use_dictionary=_REPEATED)
         return self
 
     def add(self, pairs: Iterable[Pair]) -> None:
-        self._pairs.extend(pairs)
-        while len(self._pairs) >= _ROW_GROUP:
-            self._write(self._pairs[:_ROW_GROUP])
-            del self._pairs[:_ROW_GROUP]
+        """The pairs of one page, beside those that were put into `batch`."""
+        self.batch.add_pairs(pairs)
+        if self.batch.count >= _ROW_GROUP:
+            self._write()
 
     def add_table(self, table: pa.Table) -> None:
         """Rows that were made before; no others may wait to be written."""
         self._writer.write_table(table, _ROW_GROUP)
 
-    def _write(self, pairs: list[Pair]) -> None:
-        columns: dict[str, Sequence[Any]] = dict(zip(Pair._fields, zip(*pairs, strict=True), strict=True))
-        columns["uid"] = [pair_uid(pair.url, pair.caption) for pair in pairs]
-        self._writer.write_table(pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA))
+    def _write(self) -> None:
+        columns, again = self.batch.columns()
+        table = pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+        self.rows, self.repeated = self.rows + len(table), self.repeated + again
+        self._writer.write_table(table, _ROW_GROUP)
+        self.batch.clear()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None and self._pairs:
-                self._write(self._pairs)
+            if kind is None and self.batch.count:
+                self._write()
             self._writer.close()
             if kind is None:
                 self._temporary.replace(self._path)

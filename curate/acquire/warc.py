@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 from curate.acquire.fetch import ASKING, FetchLimits
 from curate.acquire.fetch_optout import product
 from curate.acquire.html import TEXTS, PageImages, pairs_of, read_page
+from curate.acquire.html_pairs import add_page
+from curate.acquire.pairs_batch import PairBatch
 from curate.acquire.warc_stream import open_archive
 from curate.acquire.warc_wat import read_wat
 
@@ -27,9 +29,15 @@ def is_archive(source: str) -> bool:
 
 
 def archive_pages(
-    source: str, failures: Counter[str], limits: FetchLimits | None = None, texts: Collection[str] = TEXTS
+    source: str,
+    failures: Counter[str],
+    limits: FetchLimits | None = None,
+    texts: Collection[str] = TEXTS,
+    batch: PairBatch | None = None,
 ) -> Iterator[PageImages]:
     """The HTML pages of a WARC or WAT file in its order; one that was cut off or is broken gives what it can.
+
+    With a `batch`, the pairs of a WARC's pages go there before a page is given, and not with the page.
 
     What cannot be used is added to `failures` by reason: not_html, http_4xx, http_5xx, protocol, too_large, the
     refusals of `fetch_optout`, broken_record (a response that was cut off), broken_warc (a place in the file that
@@ -44,7 +52,7 @@ def archive_pages(
         with open_archive(source, limits) as stream:
             for record in _records(source, stream, failures):
                 if record.record_type == WarcRecordType.response:
-                    page = _warc_page(record, limits, texts, agent)
+                    page = _warc_page(record, limits, texts, agent, batch)
                 else:
                     page = _wat_page(record, texts, agent)
                 if isinstance(page, PageImages) and page.refused is None:
@@ -115,7 +123,9 @@ def _ends_well(stream: BinaryIO, place: int) -> bool:
     return whole
 
 
-def _warc_page(record: Any, limits: FetchLimits, texts: Collection[str], agent: str) -> PageImages | str:
+def _warc_page(
+    record: Any, limits: FetchLimits, texts: Collection[str], agent: str, batch: PairBatch | None
+) -> PageImages | str:
     """The page of a response, or why it gives none; "" for a record that is no response."""
     headers = record.http_headers
     reason = _unusable(headers, record)
@@ -130,7 +140,9 @@ def _warc_page(record: Any, limits: FetchLimits, texts: Collection[str], agent: 
         return "broken_record"
     url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")
     asking = [(name, value) for name in ASKING for value in headers.get_multiple(name)]
-    return read_page(content, url, record.http_charset, headers=asking, texts=texts, agent=agent)
+    if batch is None:
+        return read_page(content, url, record.http_charset, headers=asking, texts=texts, agent=agent)
+    return add_page(batch, content, url, record.http_charset, headers=asking, texts=texts, agent=agent)
 
 
 def _unusable(headers: Any, record: Any) -> str | None:

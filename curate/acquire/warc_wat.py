@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from curate.acquire.html_markup import MAX_IMAGES, Image, Markup
+from curate.acquire.html_markup import Image, Markup
 from curate.acquire.html_text import fold
 
 _LICENCE_LINKS = ("A@/href", "LINK@/href", "AREA@/href")
@@ -53,7 +53,7 @@ def _markup(page: dict[str, Any]) -> Markup:
             markup.metas.append((name.strip().lower(), _text(meta.get("content"))))
     links = _dicts(page.get("Links"))
     for place, link in enumerate(links):
-        if link.get("path") == "IMG@/src" and len(markup.images) < MAX_IMAGES:
+        if link.get("path") == "IMG@/src":
             attributes = {"src": _text(link.get("url")), "alt": _text(link.get("alt"))}
             markup.images.append(Image(attributes, place))
     markup.licence = _licence([*links, *_dicts(head.get("Link"))])
