@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def command(folder: Path | None, port: int | None, host: str) -> None:
         click.echo(file.read_text(), nl=False)
         return
     serve(file, host, port)
-    threading.Event().wait()
+    stop = threading.Event()  # a container's first process would not hear of its end without a handler
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop.wait()
 
 
 def serve(file: Path, host: str, port: int) -> int:

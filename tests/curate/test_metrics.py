@@ -282,6 +282,17 @@ def test_the_command_shows_the_file_and_serves_it_as_it_is(folder: Path, capsys:
     assert shown(text)["curate_runs_total", "nightly", "curation", "success"] == 3
 
 
+def test_a_served_folder_ends_when_it_is_told_to(folder: Path) -> None:
+    metrics.ran("curation", "nightly", True)
+    command = [sys.executable, "-m", "curate.cli", "metrics", str(folder), "--serve", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr
+        address = running.stderr.readline().strip()
+        assert "curate_runs_total" in urllib.request.urlopen(address).read().decode()
+        running.terminate()
+        assert running.wait(60) == 0
+
+
 def test_names_are_as_prometheus_wants_them_and_each_is_documented() -> None:
     docs = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
     for name, metric in METRICS.items():
