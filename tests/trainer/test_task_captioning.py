@@ -12,7 +12,9 @@ from rouge_score import rouge_scorer
 from task_models import Embedding, Scripted, picture
 from test_task_retrieval import captioned
 
+from trainer.caption_metrics import caption_metrics
 from trainer.tasks._cider import cider_d
+from trainer.tasks._clip_score import clip_scores
 from trainer.tasks.captioning import caption_scores, words
 from trainer.tasks.contract import run_task
 from trainer.tasks.write import write_task
@@ -122,3 +124,46 @@ def test_people_describe_photos_like_other_people(tmp_path: Path) -> None:
 
 def _pixels(jpeg: bytes) -> bytes:
     return np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")).tobytes()[:5000]
+
+
+def test_clip_scores_are_the_papers() -> None:
+    """Hessel et al. 2021, section 3, written out for vectors of two numbers."""
+    angles = {"A photo depicts a cat": 0.0, "A photo depicts a dog": 1.2, "A photo depicts no": 3.0}
+    scorer = Embedding(lambda what: [np.cos(a := angles.get(what, 0.3) if isinstance(what, str) else 0.3), np.sin(a)])
+    fits, both = clip_scores(
+        scorer, torch.zeros(3, 3, 1, 1), ["a cat", "a dog", "no"], [["a dog", "a cat"], ["a cat"], ["a cat"]]
+    )
+    first = 2.5 * np.cos(0.3)
+    second = 2.5 * np.cos(0.9)
+    assert fits == pytest.approx([first, second, 0.0], abs=1e-5)  # a cosine below 0 counts as 0
+    other = np.cos(1.2)
+    assert both == pytest.approx([2 * first / (first + 1), 2 * second * other / (second + other), 0.0], abs=1e-5)
+    with pytest.raises(ValueError, match="scripted has no embeddings"):
+        clip_scores(Scripted(says=lambda n, prompt: ""), torch.zeros(1, 3, 1, 1), ["a"], [["a"]])
+
+
+def test_the_task_tells_clip_scores_of_a_scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = Embedding(lambda what: [1.0, 0.0])
+    monkeypatch.setattr(
+        "trainer.tasks.captioning.load_checkpoint", lambda folder, device: {"runs/clip": scorer}[folder]
+    )
+    items = [{"image": picture(n), "captions": own} for n, own in enumerate(REFERENCES)]
+    folder = write_task(tmp_path / "captions", {"kind": "captioning", "scorer": "runs/clip"}, items)
+    done = run_task(str(folder), Scripted(says=lambda n, prompt: CANDIDATES[n]), 3)
+    assert done.metrics["clip_score"] == pytest.approx(2.5)
+    assert done.metrics["ref_clip_score"] == pytest.approx(2 * 2.5 / 3.5)
+    assert done.numbers == ["cider", "clip_score", "ref_clip_score"]
+
+
+def test_metrics_of_a_table_of_captions() -> None:
+    said = {str(n): caption for n, caption in enumerate(CANDIDATES)}
+    true = {str(n): own for n, own in enumerate(REFERENCES)} | {"not described": ["a cat"]}
+    corpus, _ = caption_scores(CANDIDATES, REFERENCES)
+    assert caption_metrics(said, true) == pytest.approx(corpus)
+    images = {key: picture(int(key)) for key in said}
+    scored = caption_metrics(said, true, images, Embedding(lambda what: [1.0]))
+    assert scored == pytest.approx(corpus | {"clip_score": 2.5, "ref_clip_score": 2 * 2.5 / 3.5})
+    with pytest.raises(ValueError, match="no image for '0'"):
+        caption_metrics(said, true, {}, Embedding(lambda what: [1.0]))
+    with pytest.raises(ValueError, match="one has no reference"):
+        caption_metrics({"x": "a"}, true)

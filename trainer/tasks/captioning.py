@@ -6,6 +6,8 @@ without punctuation, as in COCO's evaluation, for all three metrics:
 - CIDEr-D (Vedantam et al. 2015, `_cider.py`), 0 to 10: papers print it times 100;
 - BLEU-4 and BLEU-1 of all captions together (Papineni et al. 2002), by sacrebleu;
 - ROUGE-L (Lin 2004), the F1 of the longest common subsequence with the best reference, by rouge-score.
+
+With a `scorer`, CLIPScore and RefCLIPScore beside them (`_clip_score.py`).
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ from typing import Any
 
 import torch
 
+from trainer.checkpoint import load_checkpoint
 from trainer.family import VisionLanguageModel
 from trainer.tasks._cider import cider_d
+from trainer.tasks._clip_score import clip_scores
 from trainer.tasks._items import Item, prepared
 from trainer.tasks.contract import TaskResult, batched, read_settings, result
 
@@ -31,27 +35,37 @@ ESCAPED = {"[": "-lsb-", "]": "-rsb-"}
 def run(folder: str, model: VisionLanguageModel, batch_size: int) -> TaskResult:
     """CIDEr-D, which is the mean of the items' own, and BLEU and ROUGE-L beside it.
 
-    `task.json` may hold `prompt`, "" unless given, and `metric`: "cider" or "rouge_l", which of them is the main one.
+    `task.json` may hold `prompt`, "" unless given, `metric`: "cider" or "rouge_l", which of them is the main one, and
+    `scorer`: a checkpoint of another model, whose CLIPScore is told beside them.
     """
     settings = read_settings(folder)
     metric = settings.get("metric", "cider")
     if metric not in ("cider", "rouge_l"):
         raise ValueError(f"task: {folder}/task.json: metric {metric!r} is neither cider nor rouge_l")
+    scorer = load_checkpoint(str(settings["scorer"]), model.device) if settings.get("scorer") else None
     skipped: Counter[str] = Counter()
 
-    def prepare(item: Item) -> tuple[torch.Tensor, list[str]]:
-        return model.preprocess(item.image()), item.captions()
+    def prepare(item: Item) -> tuple[torch.Tensor, torch.Tensor | None, list[str]]:
+        image = item.image()
+        return model.preprocess(image), scorer and scorer.preprocess(image), item.captions()
 
-    keys, candidates, references = list[str](), list[str](), list[list[str]]()
+    keys, candidates, references, fits = list[str](), list[str](), list[list[str]](), list[tuple[float, float]]()
     for batch in batched(prepared(folder, prepare, skipped), batch_size):
-        images = torch.stack([image for _, (image, _) in batch]).to(model.device)
-        candidates += model.generate(images, [str(settings.get("prompt", ""))] * len(batch), MAX_TOKENS)
-        references += [captions for _, (_, captions) in batch]
-        keys += [key for key, _ in batch]
+        images = torch.stack([image for _, (image, _, _) in batch]).to(model.device)
+        said = model.generate(images, [str(settings.get("prompt", ""))] * len(batch), MAX_TOKENS)
+        true = [captions for _, (_, _, captions) in batch]
+        if scorer is not None:
+            seen = torch.stack([image for _, (_, image, _) in batch if image is not None]).to(scorer.device)
+            fits += zip(*clip_scores(scorer, seen, said, true), strict=True)
+        candidates, references, keys = candidates + said, references + true, keys + [key for key, _ in batch]
     if not keys:
         return result(folder, KIND, metric, [], [], skipped)
     corpus, per_item = caption_scores(candidates, references)
-    return result(folder, KIND, metric, keys, per_item[metric], skipped, corpus, numbers=["cider"])
+    if fits:
+        means = (sum(scores) / len(fits) for scores in zip(*fits, strict=True))
+        corpus |= dict(zip(("clip_score", "ref_clip_score"), means, strict=True))
+    numbers = [name for name in ("cider", "clip_score", "ref_clip_score") if name in corpus]
+    return result(folder, KIND, metric, keys, per_item[metric], skipped, corpus, numbers=numbers)
 
 
 def caption_scores(
