@@ -84,6 +84,8 @@ def test_a_recipe_that_recaptions_first(tmp_path: Path, capsys: pytest.CaptureFi
     assert run(["filter", str(pool), str(raw), "--workers", "1"]) == 0
     before = {row["key"]: row for row in pq.read_table(raw / "selection.parquet").to_pylist()}
     assert not before["107-short"]["keep"]
+    for found in (before, verdicts):
+        found.pop("114-noimage")  # with neither image nor caption, it is told by its place in the shard
     assert {key: row["uid"] for key, row in before.items()} == {key: row["uid"] for key, row in verdicts.items()}
     assert members(tmp_path / "out" / "shards")["107-short.txt"].startswith(b"plain picture")
     assert run(["explain", str(tmp_path / "out"), verdicts["107-short"]["uid"]]) == 0
@@ -104,7 +106,8 @@ def test_a_recipe_without_it_hashes_as_before(tmp_path: Path) -> None:
     assert isinstance(second.recaption.backend, Parrot)
 
 
-def test_arms_that_differ_in_their_mix_pay_for_captions_once(tmp_path: Path) -> None:
+def test_arms_that_differ_in_their_mix_pay_for_captions_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "curate.curation")
     pool, log = write_pool(tmp_path / "pool", [pair(n) for n in range(24)]), tmp_path / "log"
     task = write_classification_task(tmp_path / "task", [(encoded(photo(900)), 0)], ["a", "b"], ["a photo of {c}"])
     experiment = Experiment.model_validate({
@@ -121,3 +124,5 @@ def test_arms_that_differ_in_their_mix_pay_for_captions_once(tmp_path: Path) -> 
     assert not kept.pop("no filter")
     some, more, every = kept.values()
     assert some < more < every and len(every) == 24
+    decoded = [record.args[-1] for record in caplog.records if "images decoded" in record.msg]  # type: ignore[index]
+    assert sum(decoded) == 24 + 1  # the pool's and the task's; images with other captions are not decoded again
