@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import inspect
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from curate.demo.server import serve
 from curate.drift import Observation, record
 from curate.recipe import load_recipe
 from curate.storage import Folder
+from flows.deploy_file import flow_of
 from tests.conftest import encoded, messy_pairs, photo, write_pool
 from tests.flows.prefect_server import PrefectServer, find_postgres, wait_for
 
@@ -101,6 +103,20 @@ def test_a_wrong_file_is_one_line(
     assert run(["deploy", str(plan(tmp_path, **changes)), "--check"]) == 2
     error = capsys.readouterr().err
     assert said in error and error.startswith("curate: ") and error.count("\n") == 1
+
+
+def test_prefect_yaml_gives_every_flow_parameters_that_it_takes() -> None:
+    for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
+        flow = flow_of(one["entrypoint"].rpartition(":")[2])
+        inspect.signature(flow.fn).bind(**one["parameters"])
+
+
+def test_metrics_that_cannot_be_kept_are_found_before_the_night(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CURATE_METRICS", str(plan(tmp_path)))  # a file, where a folder is wanted
+    assert run(["deploy", str(plan(tmp_path)), "--check"]) == 2
+    assert capsys.readouterr().err.startswith("curate: CURATE_METRICS: ")
 
 
 @pytest.mark.parametrize(

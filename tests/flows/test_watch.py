@@ -20,7 +20,7 @@ def result(**values: float) -> dict[str, Any]:
     return {"name": "proof", "arms": arms}
 
 
-def test_accuracies_are_a_table_over_runs_in_which_each_run_stands_once(
+def test_accuracies_are_a_table_over_runs_of_an_experiment_in_which_each_stands_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: dict[str, Any] = {}
@@ -29,6 +29,7 @@ def test_accuracies_are_a_table_over_runs_in_which_each_run_stands_once(
     watch_accuracy(history, "monday", result(raw=0.3, recipe=0.4))
     watch_accuracy(history, "tuesday", {"name": "proof", "arms": [{"name": "raw", "value": 0.31, "interval": None}]})
     watch_accuracy(history, "monday", result(raw=0.3, recipe=0.41))  # started again
+    watch_accuracy(history, "else", {"name": "another", "arms": [{"name": "x", "value": 0.9, "interval": None}]})
     (tmp_path / ACCURACY).write_text((tmp_path / ACCURACY).read_text() + "no json\n")
     watch_accuracy(history, "wednesday", result(raw=0.32))
     rows = [{name: value for name, value in row.items() if name != "at"} for row in shown["accuracy-trend"]]
