@@ -164,7 +164,7 @@ def scan(d: Bytes, agent: Bytes, found: Table) -> int:
             else:
                 i += 1
             continue
-        if not _STARTS[(d[name] & 31) << 5 | (d[name + 1] & 31 if name + 1 < n else 0)]:
+        if not _STARTS[(int(d[name]) & 31) << 5 | (int(d[name + 1]) & 31 if name + 1 < n else 0)]:
             i = through(d, name, n)
             if i < 0:
                 break

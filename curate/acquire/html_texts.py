@@ -105,7 +105,7 @@ def _pixels(d: Bytes, i: int, end: int) -> int:
         i += 1
     value, digits = 0, 0
     while i < end and digits < 6 and 48 <= d[i] <= 57:
-        value, digits, i = value * 10 + d[i] - 48, digits + 1, i + 1
+        value, digits, i = value * 10 + int(d[i]) - 48, digits + 1, i + 1
     return value if value <= _MAX_SIDE else 0
 
 

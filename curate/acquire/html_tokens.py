@@ -52,7 +52,7 @@ def name_at(d: Bytes, i: int, n: int) -> tuple[int, int]:
     """The key of the name that begins at a place, 0 for one of no interest, and where it ends."""
     key, first = 0, i
     while i < n and d[U(i)] != 62 and d[U(i)] != 47 and not is_space(d[U(i)]):
-        key = (key << 5) | (d[U(i)] & 31) if is_letter(d[U(i)]) and key >= 0 else -1
+        key = (key << 5) | (int(d[U(i)]) & 31) if is_letter(d[U(i)]) and key >= 0 else -1
         i += 1
     return (key if key > 0 and i - first <= 12 else 0), i
 

@@ -26,7 +26,7 @@ _IV_DIGITS = """
 """
 _IV = np.array([int(word, 16) for word in _IV_DIGITS.split()], np.uint64)
 _SIGMA_ROWS = """
-0123456789abcdef ea489fd61c02b753 b8c052fdae367194 7931dcbe265a40f8 9057fa24e1bc683d 2c6a0b834d75fe19 c51fed4a0763928b
+0123456789abcdef ea489fd61c02b753 b8c052fdae367194 7931dcbe265a40f8 905724afe1bc683d 2c6a0b834d75fe19 c51fed4a0763928b
 db7ec13950f4862a 6fe9b308c2d714a5 a2847615fb9e3cd0 0123456789abcdef ea489fd61c02b753
 """
 _SIGMA = np.array([[int(digit, 16) for digit in row] for row in _SIGMA_ROWS.split()])
