@@ -10,14 +10,14 @@ import click
 from curate.engines import open_engine
 from curate.pool import open_pool
 from curate.progress import show_progress
-from curate.recaption.run import recaption_pool
+from curate.recaption.run import preview_pool, recaption_pool
 from curate.recaption.settings import load_settings
 from curate.storage import Folder
 
 
 @click.command()
 @click.argument("pool")
-@click.argument("out")
+@click.argument("out", required=False)
 @click.option("-r", "--recaption", "file", help="A YAML file of settings, or a recipe with `recaption:`.")
 @click.option("--set", "changes", multiple=True, metavar="PATH=VALUE", help="Change one setting: mix.ratio=0.3.")
 @click.option("--dropped-by", metavar="FILTERS", help="Only what these filters dropped, with commas between; see --of.")
@@ -25,10 +25,11 @@ from curate.storage import Folder
 @click.option("--workers", type=click.IntRange(1), help="Processes for measuring and writing. Default: one per core.")
 @click.option("--cache", help="Folder or URL for features and captions.  [default: POOL/_features]")
 @click.option("--overwrite", is_flag=True, help="Replace what another request wrote to OUT.")
+@click.option("--dry-run", is_flag=True, help="Count what would be asked for; ask nothing, write nothing but features.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     pool: str,
-    out: str,
+    out: str | None,
     file: str | None,
     changes: tuple[str, ...],
     dropped_by: str | None,
@@ -36,6 +37,7 @@ def command(
     workers: int | None,
     cache: str | None,
     overwrite: bool,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Write the samples of POOL to OUT with new captions where their own are poor.
@@ -48,17 +50,27 @@ def command(
         names = [name.strip() for name in dropped_by.split(",")]
         changes += (f"dropped={json.dumps({'of': curated, 'by': names})}",)
     settings = load_settings(file, changes)
+    if out is None and not dry_run:
+        raise click.UsageError("OUT: give a folder for the samples, or --dry-run")
     opened, engine = open_pool(pool, cache), open_engine("local", workers)
     try:
         with show_progress() as progress:
-            result = recaption_pool(opened, settings, Folder(out), engine, overwrite=overwrite, progress=progress)
+            if dry_run or out is None:
+                result = preview_pool(opened, settings, engine, progress)
+            else:
+                result = recaption_pool(opened, settings, Folder(out), engine, overwrite=overwrite, progress=progress)
     finally:
         engine.close()
     click.echo(json.dumps(result, indent=2) if as_json else summary(result, out))
 
 
-def summary(result: dict[str, Any], out: str) -> str:
-    """What became of the candidates, and where things are."""
+def summary(result: dict[str, Any], out: str | None) -> str:
+    """What became of the candidates, and where things are; or what would be asked for."""
+    if "known" in result:
+        left = result["requests"] - result["known"]
+        return f"{result['candidates']:,} candidates; {left:,} captions to ask {result['backend']['name']} for, " + (
+            f"{result['known']:,} known"
+        )
     found, run = result["counts"], result["run"]
     lines = [
         f"{found['candidates']:,} of {found['samples']:,} samples are candidates; "

@@ -20,7 +20,7 @@ from curate.engines import Engine
 from curate.errors import RequestError, WorkError
 from curate.measure import ShardTask
 from curate.pool import Pool
-from curate.recaption.ask import Asked, ShardWork, ask
+from curate.recaption.ask import Asked, ShardWork, ask, questions
 from curate.recaption.candidates import find_candidates
 from curate.recaption.check import run_checks
 from curate.recaption.journal import Journals
@@ -88,6 +88,19 @@ def recaption_pool(
     manifest = make_manifest(pool, settings, measured, judged, shards, asked, seconds) | request
     stage("report", lambda: finish(pool, out, manifest, measured.tasks, judged))
     return manifest
+
+
+def preview_pool(pool: Pool, settings: Settings, engine: Engine, progress: Progress | None = None) -> dict[str, Any]:
+    """How many captions a run would ask for, and how many of them are known; asks for none."""
+    work = candidates(engine, measure(pool, settings.recipe, engine, progress), settings)
+    journals = Journals(pool.cache / f"{CAPTIONS}/{settings.backend_folder}")
+    known = 0
+    for shard in work:
+        said = journals.known(shard.task.shard.name)
+        known += sum(1 for question in questions(shard, settings) if (a := said.get(question.id)) and a.final)
+    found = sum(len(shard.rows) for shard in work)
+    return {"candidates": found, "requests": found * settings.samples_per_image, "known": known,
+            "backend": settings.backend_facts, "prompts": list(settings.prompts)}  # fmt: skip
 
 
 def candidates(engine: Engine, measured: Measured, settings: Settings) -> tuple[ShardWork, ...]:

@@ -157,6 +157,16 @@ def test_another_mix_or_more_samples_use_what_was_written(tmp_path: Path) -> Non
     assert members(tmp_path / "d" / "shards") == members(pool)
 
 
+def test_a_dry_run_asks_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool, log = write_pool(tmp_path / "pool", [pair(n) for n in range(10)]), tmp_path / "log"
+    file = settings(tmp_path, parrot={"log": str(log)}, candidates="caption like '%number 7%'")
+    assert recaption(pool, tmp_path / "out", file) == 0
+    assert run(["recaption", str(pool), "-r", file, "--dry-run", "--set", "samples_per_image=3", "--workers", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 candidates; 2 captions to ask parrot for, 1 known"
+    assert len(log.read_text().splitlines()) == 1
+    assert run(["recaption", str(pool), "-r", file]) == 2
+
+
 def test_what_a_curation_dropped_gets_another_chance(pool: Path, tmp_path: Path) -> None:
     assert run(["filter", str(pool), str(tmp_path / "curated"), "--workers", "1"]) == 0
     verdicts = pq.read_table(tmp_path / "curated" / "selection.parquet").to_pylist()
