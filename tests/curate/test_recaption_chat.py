@@ -49,6 +49,7 @@ HERE = {"base_url": "http://127.0.0.1:1/v1", "model": "m"}
         ('"Stop" and "Go" on two signs', '"Stop" and "Go" on two signs'),
         ("'Til dawn: dancers' shoes", "'Til dawn: dancers' shoes"),
         ("The word: love", "The word: love"),
+        ("Here are two dogs: one black, one white", "Here are two dogs: one black, one white"),
         ("Ein Auto, 5 < 7 {rot}", "Ein Auto, 5 < 7 {rot}"),
         ("👩\u200d🌾 किताब", "👩\u200d🌾 किताब"),
         ("Caption:", "Caption:"),
@@ -90,6 +91,13 @@ def test_any_answer_at_all_is_sorted(status: int, body: bytes, headers: dict[str
     assert (reply.outcome is Outcome.TEXT) == bool(reply.text) and bool(reply.error) != bool(reply.text)
     assert 0 <= reply.tokens_in < 2**53 and 0 <= reply.tokens_out < 2**53
     assert len(reply.error) < 80 and len(reply.said) <= 200 and (reply.wait is None or reply.wait >= 0)
+
+
+def test_a_caption_with_half_a_character_or_beside_what_is_no_json_is_read() -> None:
+    for odd in (b'"a red car \\ud83d"', b'"a red car \xff"', b'"a red car", "logprobs": NaN'):
+        body = b'{"choices": [{"message": {"content": %s}}]}' % odd
+        assert clean_caption(read_reply(200, {}, body, 1000).text, 99).rstrip("\ufffd ") == "a red car"
+    assert read_reply(200, {}, b"[" * 900, 1000).outcome is Outcome.AGAIN
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """One request to a server until it is answered: tries, waits and limits. Nothing here knows of captions.
 
-aiohttp, because it costs a fraction of a millisecond of processor time a request at 64 at a time, and httpx ten:
+aiohttp, because it costs a fraction of a millisecond of processor time a request at 64 at a time, and httpx nine:
 docs/recaption_endpoints.md.
 """
 

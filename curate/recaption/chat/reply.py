@@ -5,6 +5,7 @@ The bytes are whatever a server, a proxy or an attacker sent: nothing here trust
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
 from dataclasses import dataclass
@@ -155,6 +156,10 @@ def _json(raw: bytes) -> Any:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:
+        pass
+    try:  # half an emoji, a byte that is no UTF-8, NaN: the caption was paid for, so it is read if it can be
+        return json.loads(raw.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
         return None
 
 

@@ -15,7 +15,8 @@ _SPECIAL = re.compile(r"<\|[\w ./-]{1,40}\|>|</?s>|\[/?INST\]|<(?:start|end)_of_
 _FENCE = re.compile(r"\A```[\w+-]*[ \t]*\n?(.*?)\n?```\Z", re.DOTALL)
 _PREAMBLE = re.compile(
     r"\A(?:sure|certainly|of course|okay|ok)?[,.! ]{0,3}"
-    r"(?:here(?:'s| is| are)\b[^:\n]{0,60}|(?:(?:new|short|rewritten|improved|image|possible|suggested) ){0,2}"
+    r"(?:here(?:'s| is| are)\b[^:\n]{0,60}?\b(?:captions?|descriptions?|sentence|version|rewrite|alt text|answer)\b"
+    r"[^:\n]{0,40}|(?:(?:new|short|rewritten|improved|image|possible|suggested) ){0,2}"
     r"(?:caption|description|alt text|rewrite|answer|output)(?: of the image)?)\s*:\s*(?=\S)",
     re.IGNORECASE,
 )
