@@ -47,7 +47,7 @@ def run(folder: str, model: VisionLanguageModel, batch_size: int) -> TaskResult:
 
     def prepare(item: Item) -> tuple[torch.Tensor, torch.Tensor | None, list[str]]:
         image = item.image()
-        return model.preprocess(image), scorer and scorer.preprocess(image), item.captions()
+        return model.preprocess(image), scorer.preprocess(image) if scorer else None, item.captions()
 
     keys, candidates, references, fits = list[str](), list[str](), list[list[str]](), list[tuple[float, float]]()
     for batch in batched(prepared(folder, prepare, skipped), batch_size):

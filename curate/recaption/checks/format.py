@@ -12,7 +12,8 @@ from curate.recaption.patterns import check_kinds, read_patterns
 from curate.recaption.rowwise import RowCheck, matched, plain_quotes, share, spread, text
 
 _ENDS = r"[.!?\x{2026}\x{3002}\x{FF01}\x{FF1F}]['\"”’»)\]]*\s*$"
-_HANGING = r"\b(?:a|an|the|and|or|of|its|their|with a|such as)\s*$|[,;:(–—-]\s*$"
+_ENDS_IN = r"\b(?:a|an|the|and|or|of|its|their|with a|such as|(?:and|which|that|there) (?:it |they )?(?:is|are))\s*$"
+_HANGING = rf"{_ENDS_IN}|[,;:(–—-]\s*$"
 _SENTENCE = r"\p{Ll}{3}[.!?]['\"”’»)\]]*\s+[\p{Lu}\"“]"
 
 

@@ -12,8 +12,11 @@ from importlib.resources import files
 import pyarrow as pa
 import pyarrow.compute as pc
 
-START = r"(?:^|[.!?\x{3002}\x{FF01}\x{FF1F}]['\")\]]*\s*|\n)[\s\"'«„“(*_]*"
-"""`<start>`: where a sentence begins. What a sign says, inside one, does not count."""
+START = (
+    r"(?:^|[.!?\x{3002}\x{FF01}\x{FF1F}]['\")\]]*\s*|[,;] (?:so|and|but|because) |\n)"
+    r"[\s\"'«„“(*_]*(?:h+m+|oh|well|u[hm]+)?[,. ]*"
+)
+"""`<start>`: where a sentence or a clause begins. What a sign says, inside one, does not count."""
 
 
 @cache
