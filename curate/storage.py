@@ -102,11 +102,12 @@ class Folder:
 
     def _upload(self, local: str, name: str) -> None:
         """Put a file into the store. Raises RequestError if the bucket is not there, or the store is read-only."""
+        if "http" in self.fs.protocol:  # fsspec would POST it
+            raise RequestError(f"{self.url}: nothing can be written to a web server; name another place")
         try:
             self.fs.put_file(local, self.path(name))
-        except (FileNotFoundError, NotImplementedError) as wrong:
-            why = str(wrong) or "nothing can be written there"
-            raise RequestError(f"{self.url}: {why}") from wrong
+        except FileNotFoundError as wrong:
+            raise RequestError(f"{self.url}: {wrong}") from wrong
 
     def write_bytes(self, name: str, data: bytes) -> None:
         with self.writing(name) as part:

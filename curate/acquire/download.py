@@ -173,6 +173,8 @@ def _finished(pool: Folder, limits: DownloadLimits) -> DownloadReport | None:
     files = account.get("files")
     if files is None or {name: there.get(name) for name in files} != files or limits.retries > account["retries"]:
         return None
+    if {*limits.compare_with} - {one["pool"] for one in account["compared"]}:
+        return None  # nothing is fetched again, but compared
     known = {field.name: account.get(field.name, field.default) for field in fields(DownloadReport)}
     if MISSING in known.values():
         return None

@@ -286,7 +286,11 @@ def test_an_earlier_pool_of_the_same_pairs(server: HostileServer, tmp_path: Path
     earlier = tmp_path / "earlier"
     download(write_pairs(tmp_path / "p", good, uid=uids), earlier, limits)
     against = replace(limits, compare_with=(str(earlier),))
-    report = download(write_pairs(tmp_path / "q", later, uid=uids), tmp_path / "later", against)
+    pairs = write_pairs(tmp_path / "q", later, uid=uids)
+    assert not download(pairs, tmp_path / "later", limits).compared
+    asked = server.asked.total()
+    report = download(pairs, tmp_path / "later", against)  # finished, but not compared yet
+    assert server.asked.total() == asked
     (compared,) = report.compared
     assert (compared["common"], compared["only_here"], compared["only_there"]) == (60, 0, 20)
     assert (compared["rate"], compared["earlier_rate"]) == (pytest.approx(2 / 3), 1.0)
