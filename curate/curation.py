@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any, Protocol, TypeVar
 
-from curate import __version__, metrics
+from curate import metrics
 from curate.engines import Engine
 from curate.errors import RequestError, WorkError
 from curate.global_features import global_folders, measure_global, split_features
+from curate.kept.night import Night, begin_night, open_state
+from curate.manifest import SELECTION as SELECTION
+from curate.manifest import make_manifest
 from curate.measure import ShardReport, ShardTask, known_shards, measure_shards, merge_reports, shard_tasks
 from curate.metadata.stand_in import fit_recipe
 from curate.metadata.subset import write_subset
 from curate.pool import Pool
 from curate.recipe import Recipe
 from curate.select import UNREADABLE, Selection, select, write_selection
-from curate.selection import selection_digest
 from curate.storage import Folder
 from curate.write import SAMPLES_PER_SHARD, WrittenShard, write_shards
 from filters.safety import Safety
 
 MANIFEST = "manifest.json"
-SELECTION = "selection.parquet"
 SUBSET = "subset.npy"
 REPORT = "report.html"
-LIBRARIES = ("duckdb", "faiss-cpu", "ibis-framework", "numpy", "open_clip_torch", "pillow", "pyarrow", "torch")
 Progress = Callable[[str, int, int], None]
 """Told the stage, how much of it is done, and how much there is."""
 T = TypeVar("T")
@@ -108,9 +106,11 @@ def measure(pool: Pool, recipe: Recipe, engine: Engine, progress: Progress | Non
     return measured
 
 
-def decide(engine: Engine, measured: Measured, recipe: Recipe, every_reason: bool = True) -> Selection:
+def decide(
+    engine: Engine, measured: Measured, recipe: Recipe, every_reason: bool = True, night: Night | None = None
+) -> Selection:
     """Select, and warn of a filter that seems mistaken."""
-    selection = select(engine, measured.tasks, recipe, every_reason)
+    selection = select(engine, measured.tasks, recipe, every_reason, night)
     for line in warnings(selection):
         log.warning(line)
     return selection
@@ -143,15 +143,18 @@ def curate_pool(
     overwrite: bool = False,
     progress: Progress | None = None,
     stage: Stage = run_stage,
+    after: str | None = None,
 ) -> dict[str, Any]:
     """Curate a pool into a dataset at `out` and return its manifest; a killed run resumes when called again.
 
-    Each stage can be run again by itself: what it finished before is on disk, and is not done twice.
+    Each stage can be run again by itself: what it finished before is on disk, and is not done twice. With `after`, a
+    folder or URL, samples are compared with all those curated so before, and added to what that folder remembers.
 
     Raises:
-        RequestError: `out` holds another dataset, and `overwrite` is false.
+        RequestError: `out` holds another dataset, and `overwrite` is false; or `after` is of another recipe.
     """
     check_out(pool, out)
+    state = None if after is None else open_state(after, recipe)
     if recipe.recaption is not None:
         from curate.recaption.stage import recaptioned  # which measures as this module does
 
@@ -159,11 +162,14 @@ def curate_pool(
     recipe = fit_recipe(recipe, pool)
     measured = stage("measure", lambda: measure(pool, recipe, engine, progress))
     request = request_of(measured, recipe, samples_per_shard)
-    if (done := finished(out, request, overwrite)) is not None:
+    night = None if state is None else begin_night(state, recipe, measured, request)
+    request |= {} if night is None else night.request
+    done = finished(out, request, overwrite)
+    if done is not None and (night is None or night.published):
         log.info("%s is up to date", out.url)
         return done
     began = time.perf_counter()
-    chosen = stage("select", lambda: select_to(out, engine, measured, recipe))
+    chosen = stage("select", lambda: select_to(out, engine, measured, recipe, night))
     selected = time.perf_counter()
     if pool.metadata_only:
         log.info("POOL is metadata only: no shards are written; %s/%s lists the kept uids", out.url, SUBSET)
@@ -176,16 +182,19 @@ def curate_pool(
         "select": round(selected - began, 3),
         "write": round(time.perf_counter() - selected, 3),
     }
-    manifest = make_manifest(pool, recipe, out, measured, chosen, written, seconds) | request
+    manifest = make_manifest(pool, recipe, out, measured, chosen, written, seconds, warnings(chosen)) | request
     if pool.recaption is not None:
         manifest["recaption"] = pool.recaption
+    if night is not None:
+        stage("remember", lambda: night.add(manifest))
+        manifest["earlier"] = night.as_dict()
     stage("report", lambda: finish(pool, out, manifest))
     return manifest
 
 
-def select_to(out: Folder, engine: Engine, measured: Measured, recipe: Recipe) -> Selection:
+def select_to(out: Folder, engine: Engine, measured: Measured, recipe: Recipe, night: Night | None = None) -> Selection:
     """Decide, and write the verdicts to `out`."""
-    chosen = decide(engine, measured, recipe)
+    chosen = decide(engine, measured, recipe, night=night)
     write_selection(chosen, out)
     write_subset(out, SELECTION, SUBSET)
     return chosen
@@ -245,54 +254,9 @@ def write_dataset(
     return sorted(written, key=lambda shard: shard.name)
 
 
-def make_manifest(
-    pool: Pool,
-    recipe: Recipe,
-    out: Folder,
-    measured: Measured,
-    chosen: Selection,
-    written: Sequence[WrittenShard],
-    seconds: dict[str, float],
-) -> dict[str, Any]:
-    """The record of a run; checks that no sample was lost."""
-    kept = chosen.kept if pool.metadata_only else sum(shard.samples for shard in written)
-    if not measured.samples == chosen.samples or kept != chosen.kept:
-        raise WorkError(
-            f"counts do not add up: {measured.samples} measured, {chosen.samples} judged, {chosen.kept} kept, "
-            f"{kept} written; the pool changed during the run, so run the command again"
-        )
-    with out.local_copy(SELECTION) as path:
-        digest = selection_digest(path)
-    return {
-        "curate": __version__,
-        "name": recipe.name,
-        "description": recipe.description,
-        "pool": {
-            "url": pool.folder.url, "cache": pool.cache.url, "shards": len(pool.shards), "samples": measured.samples,
-        },
-        "recipe": recipe.as_dict(),
-        "measure": measured.as_dict(),
-        "fitted": measured.fitted,
-        "funnel": [step.as_dict() for step in chosen.funnel],
-        "selection": {"rows": chosen.samples, "kept": chosen.kept, "dropped": chosen.samples - chosen.kept,
-                      "sha256": digest},
-        "shards": [shard.as_dict() for shard in written],
-        "warnings": warnings(chosen),
-        "seconds": seconds,
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
-    }  # fmt: skip
-
-
 def finish(pool: Pool, out: Folder, manifest: dict[str, Any]) -> None:
     """Write the report and then the manifest, whose presence says that the dataset is whole."""
     from curate.report import write_report
 
     write_report(out, manifest, pool)
     out.write_json(MANIFEST, manifest)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except ImportError:
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def curation(
     history: str | None = None,
     drift: Bounds | None = None,
     stage_timeout: float | None = None,
+    after: str | None = None,
 ) -> dict[str, Any]:
     """Curate the pool into a dataset at `out` and return its manifest, as `curate filter` does.
 
@@ -47,13 +49,14 @@ def curation(
         history: folder of earlier runs to compare with, and to add this one to; none: nothing is compared.
         drift: from where on a difference is an alarm.
         stage_timeout: seconds that each try of a stage may take.
+        after: folder or URL that remembers earlier pools: this one is compared with them, and remembered too.
     """
     pool, out, cache = dated(pool), dated(out), dated(cache) if cache else None
     target = Folder(out)
     running, stage = open_engine(engine, workers), staged(stage_timeout)
     source, asked = open_pool(pool, cache), load_recipe(recipe, tuple(changes))
     try:
-        with alone(out):
+        with alone(out), alone(after) if after else nullcontext():
             if any(feature.name == "bootstrap" for feature in asked.features):
                 from flows.bootstrap import with_scorer  # loads torch
 
@@ -62,7 +65,14 @@ def curation(
                 chosen = asked
             counted = metrics.dataset_at(target)
             manifest = curate_pool(
-                source, chosen, target, running, samples_per_shard=samples_per_shard, overwrite=overwrite, stage=stage
+                source,
+                chosen,
+                target,
+                running,
+                samples_per_shard=samples_per_shard,
+                overwrite=overwrite,
+                stage=stage,
+                after=after,
             )
     finally:
         running.close()

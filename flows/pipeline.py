@@ -37,6 +37,7 @@ def pipeline(
     history: str | None = None,
     drift: Bounds | None = None,
     stage_timeout: float | None = None,
+    after: str | None = None,
     recaption: str | None = None,
 ) -> dict[str, Any]:
     """Acquire into `folder`, curate its pool into `folder/dataset`, and run an experiment on the pool, if one is given.
@@ -46,6 +47,7 @@ def pipeline(
         experiment: a file as `curate ablate` takes it; its `pool` becomes the one acquired.
         history: folder of earlier runs, for drift and the trend of accuracies.
         stage_timeout: seconds that each try of a stage of acquisition and curation may take.
+        after: folder or URL that remembers the pools of earlier nights, which this one is compared with.
         recaption: a file as `curate recaption` takes it: what is acquired gets new captions first, in
             `folder/recaptioned`, which is then curated and experimented on.
 
@@ -68,6 +70,7 @@ def pipeline(
     found["manifest"] = curation(
         pool=pool, out=f"{target}/{DATASET}", recipe=recipe, changes=changes, engine=engine,
         workers=workers, overwrite=True, history=history, drift=drift, stage_timeout=stage_timeout,
+        after=after,
     )  # fmt: skip
     if experiment is not None:
         found["ablation"] = _prove(experiment, target, pool, engine, workers, history)

@@ -41,6 +41,7 @@ from curate.write import SAMPLES_PER_SHARD
 )
 @click.option("--cache", help="Folder or URL for the features.  [default: POOL/_features]")
 @click.option("--samples-per-shard", type=click.IntRange(1), default=SAMPLES_PER_SHARD, show_default=True)
+@click.option("--after", help="Folder or URL that remembers earlier pools: compare with them, and remember this one.")
 @click.option("--overwrite", is_flag=True, help="Replace a dataset at OUT that was made from another request.")
 @click.option("--dry-run", is_flag=True, help="Measure, decide and show examples; write nothing but the feature cache.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -54,6 +55,7 @@ def command(
     workers: int | None,
     cache: str | None,
     samples_per_shard: int,
+    after: str | None,
     overwrite: bool,
     dry_run: bool,
     as_json: bool,
@@ -72,6 +74,8 @@ def command(
         raise click.UsageError("OUT: --set with several values writes nothing; leave OUT out, or give one value")
     if sweep is None and out is None and not dry_run:
         raise click.UsageError("OUT: give a folder for the dataset, or --dry-run")
+    if after is not None and (sweep is not None or dry_run):
+        raise click.UsageError("--after: a dry run and --set with several values remember nothing; leave it out")
     engine = open_engine(engine_name, workers)
     try:
         recipes = [with_scorer(chosen, opened, engine) for chosen in recipes]
@@ -90,6 +94,7 @@ def command(
                     samples_per_shard=samples_per_shard,
                     overwrite=overwrite,
                     progress=progress,
+                    after=after,
                 )
                 counted(result)
     finally:

@@ -63,6 +63,8 @@ class Explanation:
     values: dict[str, Any]
     filters: tuple[FilterAnswer, ...]
     duplicate_of: Neighbour | None
+    duplicate_of_earlier: str | None
+    """The uid that it duplicates, where that is none of this pool's."""
     duplicates: tuple[Neighbour, ...]
     duplicates_in_all: int
 
@@ -103,7 +105,8 @@ def explain(out: Folder, manifest: dict[str, Any], pool: Pool, name: str) -> lis
             Explanation(
                 verdict.uid, verdict.shard, verdict.key, verdict.kept, verdict.filter, verdict.reason,
                 _caption(pictures, verdict), values, _answers(manifest, steps, verdict, values),
-                neighbour(leader) if leader else None, tuple(neighbour(v) for v in mine[:NEIGHBOURS]), len(mine),
+                neighbour(leader) if leader else None, None if leader else verdict.duplicate_of,
+                tuple(neighbour(v) for v in mine[:NEIGHBOURS]), len(mine),
             )
         )  # fmt: skip
     return explanations

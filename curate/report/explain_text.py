@@ -31,6 +31,8 @@ def as_text(found: Explanation) -> str:
         lines += ["", "Its measured values are not shown: the pool's feature cache no longer has them."]
     if found.duplicate_of:
         lines += ["", "duplicate of", _line(found.duplicate_of)]
+    if found.duplicate_of_earlier:
+        lines += ["", "duplicate of", f"  {tidy(found.duplicate_of_earlier, None)}  of an earlier pool, curated before"]
     if found.duplicates_in_all:
         lines += ["", f"{plural(found.duplicates_in_all, 'sample')} dropped as duplicates of it"]
         lines += [_line(neighbour) for neighbour in found.duplicates]

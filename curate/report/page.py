@@ -192,6 +192,9 @@ def _notes(
 ) -> list[str]:  # fmt: skip
     """What the report could not show, and why."""
     notes = []
+    if "earlier" in manifest:
+        count = manifest["earlier"]["earlier_samples"]
+        notes.append(f"Compared with {count:,} samples of earlier pools; what duplicates one of those is shown alone.")
     if missing:
         notes.append(
             f"The pool's cache does not hold these features, so what needs them is not shown: {', '.join(missing)}."

@@ -1,0 +1,160 @@
+"""The state of nightly curation: a folder of generations, one for each pool that was curated into it.
+
+    STATE/generations/00003.json    what was curated: the pool, its shards' digests, the recipe, and of each filter
+                                    that remembers, its parameters and the runs of all rows up to then
+    STATE/runs/FILTER/…/            runs of rows, put together when there are many
+
+A generation appears whole, or not at all, and only once. The last two can be read: the last, and, to curate the last
+pool once more, the one before it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curate.errors import RequestError, WorkError
+from curate.kept.runs import open_run, write_run
+from curate.storage import Folder
+from filters._memory import MOST_ROWS, Past, Run, merged
+
+FORMAT = 1
+GENERATIONS, RUNS = "generations", "runs"
+TOGETHER = 4
+"""So many runs of about one size become one."""
+
+
+@dataclass(frozen=True)
+class RunFact:
+    """A run of a filter's rows and where it lies in the state."""
+
+    name: str
+    first: int
+    rows: int
+
+
+class State:
+    """The generations at a folder or URL; none where nothing is there yet.
+
+    Raises:
+        RequestError: the folder holds something else, or a state of another format.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.folder = Folder(url)
+        self._scratch = tempfile.TemporaryDirectory(prefix="curate-state-")
+        self.generations = self._read()
+
+    @property
+    def name(self) -> str | None:
+        """What the state is known by, wherever it lies: its first generation's night."""
+        return self.generations[0]["night"] if self.generations else None
+
+    def past(self, count: int, name: str) -> Past:
+        """What a filter remembers of the first `count` generations."""
+        if count == 0:
+            return Past()
+        facts = self.generations[count - 1]["filters"].get(name, {"runs": []})
+        return Past(tuple(self.run(name, RunFact(**fact)) for fact in facts["runs"]))
+
+    def run(self, name: str, fact: RunFact) -> Run:
+        """Open a run of a filter."""
+        return open_run(self._run_folder(name, fact.name), Path(self._scratch.name) / name)
+
+    def write_run(self, name: str, run: Run, night: str) -> RunFact:
+        """Write a run of a filter; it belongs to no generation yet."""
+        fact = RunFact(f"{run.first}-{run.first + run.rows}-{night}", run.first, run.rows)
+        write_run(self._run_folder(name, fact.name), run)
+        return fact
+
+    def put_together(self, name: str, runs: Sequence[RunFact], night: str) -> list[RunFact]:
+        """The runs of a filter, where several of about one size follow each other as one."""
+        found = list(runs)
+        while len(found) >= TOGETHER:
+            last = found[-TOGETHER:]
+            if last[0].rows >= TOGETHER * max(1, last[-1].rows) or sum(fact.rows for fact in last) > MOST_ROWS:
+                break
+            found[-TOGETHER:] = [self.write_run(name, merged([self.run(name, fact) for fact in last]), night)]
+        return found
+
+    def publish(self, number: int, facts: Mapping[str, Any]) -> None:
+        """Add a generation, and remove the runs that none of the last two needs.
+
+        Raises:
+            WorkError: there is a generation of that number.
+        """
+        self._create(f"{GENERATIONS}/{number:05d}.json", facts)
+        self.generations = self._read()
+        self._remove_unused()
+
+    def changed(self) -> bool:
+        """Whether another night was added since this was opened."""
+        return len(self._names()) != len(self.generations)
+
+    def _create(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Write a file that must not exist. On a store this is not safe against another at the same instant."""
+        taken = WorkError(
+            f"--after: another night was added to {self.folder.url} meanwhile; run the same command again"
+        )
+        if self.folder.exists(name):
+            raise taken
+        if not self.folder.is_local:
+            self.folder.write_json(name, facts)
+            return
+        waiting = f"{GENERATIONS}/.{uuid.uuid4().hex}.part"
+        self.folder.write_json(waiting, facts)
+        try:
+            os.link(self.folder.path(waiting), self.folder.path(name))
+        except FileExistsError:
+            raise taken from None
+        finally:
+            Path(self.folder.path(waiting)).unlink(missing_ok=True)
+
+    def _remove_unused(self) -> None:
+        used = {
+            (name, run["name"])
+            for generation in self.generations[-2:]
+            for name, facts in generation["filters"].items()
+            for run in facts["runs"]
+        }
+        fs = self.folder.fs
+        for of_filter in self._listed(RUNS):
+            for run in self._listed(f"{RUNS}/{of_filter}"):
+                if (of_filter, run) not in used:
+                    fs.rm(self.folder.path(f"{RUNS}/{of_filter}/{run}"), recursive=True)
+
+    def _run_folder(self, name: str, run: str) -> Folder:
+        return self.folder / RUNS / name / run
+
+    def _listed(self, name: str) -> list[str]:
+        if not self.folder.exists(name):
+            return []
+        self.folder.fs.invalidate_cache()
+        return sorted(Path(path).name for path in self.folder.fs.ls(self.folder.path(name), detail=False))
+
+    def _names(self) -> list[str]:
+        return [name for name in self._listed(GENERATIONS) if name.endswith(".json") and not name.startswith(".")]
+
+    def _read(self) -> list[dict[str, Any]]:
+        where = self.folder.url
+        if self.folder.exists() and self.folder.fs.isfile(self.folder.root):
+            raise RequestError(f"--after: {where} is a file; give a folder")
+        names = self._names()
+        if not names and any(name != RUNS for name in self._listed("") if name != GENERATIONS):
+            raise RequestError(
+                f"--after: {where} holds other files and no state; give a new folder, or that of a state"
+            )
+        found = [self.folder.read_json(f"{GENERATIONS}/{name}") for name in names]
+        for number, generation in enumerate(found):
+            if generation.get("format") != FORMAT or generation.get("number") != number:
+                raise RequestError(f"--after: {where}: {GENERATIONS}/{names[number]} is not of a state of this version")
+        return found
+
+    def close(self) -> None:
+        """Give back what was copied here."""
+        self._scratch.cleanup()
