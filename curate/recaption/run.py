@@ -27,6 +27,7 @@ from curate.recaption.journal import Journals
 from curate.recaption.measures import measure_captions
 from curate.recaption.mix import mix
 from curate.recaption.settings import Settings
+from curate.recaption.statistics import caption_statistics
 from curate.recaption.table import caption_table
 from curate.recaption.write import RecaptionedShard, out_names, remove_others, write_recaptioned
 from curate.storage import Folder
@@ -127,7 +128,10 @@ def judge(
     measured = measure_captions(
         table, pool, settings.checks, settings.scorer, engine, pool.cache / f"{CAPTIONS}/{MEASURES}", progress
     )
-    checked = run_checks(measured, settings.checks).select(names)
+    try:
+        checked = run_checks(measured, settings.checks).select(names)
+    except ValueError as error:  # a user's own check that breaks its contract
+        raise WorkError(str(error)) from error
     mixed = mix(checked, settings.mix, settings.samples_per_image, settings.seed)
     return Judged(tuple(work), mixed, again)
 
@@ -169,6 +173,7 @@ def make_manifest(
                  "samples": measured.samples},
         "settings": settings.as_dict(),
         "counts": counts(judged, settings.samples_per_image, measured.samples),
+        "variety": variety(judged.captions),
         "shards": [asdict(shard) for shard in shards],
         "run": {
             "asked": asked.asked,
@@ -205,6 +210,15 @@ def counts(judged: Judged, samples: int, pool_samples: int) -> dict[str, Any]:
         "kept": _told(own["reason"]),
         "tokens": {"in": pc.sum(written["tokens_in"]).as_py() or 0, "out": pc.sum(written["tokens_out"]).as_py() or 0},
         "cost": None if cost is None else round(cost, 6),
+    }
+
+
+def variety(captions: pa.Table) -> dict[str, Any]:
+    """How varied the candidates' own captions are as a set, and those written for them."""
+    own = pc.less(captions["number"], 0)
+    return {
+        "original": caption_statistics(captions["caption"].filter(own)),
+        "written": caption_statistics(captions["caption"].filter(pc.invert(own))),
     }
 
 
