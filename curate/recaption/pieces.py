@@ -43,6 +43,7 @@ VERSION = 1
 """Raised when the code changes what it measures."""
 _TEXT = (Caption(), Language())
 _IMAGES = 64  # given to a detector at once
+_SURE = 0.5  # probability of a language
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _scored(piece: Piece, texts: list[str | None]) -> Iterator[tuple[str, Any]]:
     score = cosines(vectors, embed_texts(piece.scorer, [text or "" for text in texts]), known)
     yield "score", score
     if {"phrase", "phrase_score"} & set(piece.columns):
-        places = np.flatnonzero(known & (piece.captions["number"].to_numpy() >= 0))
+        places = np.flatnonzero(known & (piece.captions["number"].to_numpy() >= 0) & _may_be_english(texts))
         some = [texts[place] or "" for place in places]
         whole = score.take(pa.array(places)).to_numpy()
         least = np.full(len(texts), -1)
@@ -119,6 +120,14 @@ def _scored(piece: Piece, texts: list[str | None]) -> Iterator[tuple[str, Any]]:
         things, scores = thing_scores(piece.scorer, some, vectors[places], whole, piece.common)
         yield "phrase", things.take(back)
         yield "phrase_score", scores.take(back)
+
+
+def _may_be_english(texts: list[str | None]) -> np.ndarray:
+    """Which texts the tagger of things may be given, bool (n,): those not surely in another language."""
+    found = Language().measure(batch_of(texts))
+    sure = pc.greater_equal(found["language_probability"], pa.scalar(_SURE, pa.float32()))
+    other = pc.and_(pc.not_equal(found["language"], "en"), sure).fill_null(False)
+    return ~other.to_numpy(zero_copy_only=False)
 
 
 def _vectors(piece: Piece) -> tuple[np.ndarray, np.ndarray]:

@@ -89,6 +89,19 @@ def test_the_order_of_rows_changes_nothing_and_nothing_is_measured_twice(
     assert again.equals(found)
 
 
+def test_things_are_named_in_english_only(pool: Path, tmp_path: Path, tiny_clip: Path) -> None:
+    captions = captions_of(pool)
+    german = [
+        "Ein brauner Hund läuft im Garten durch das hohe Gras" if n % 3 == 2 else None for n in range(len(captions))
+    ]
+    place = captions.column_names.index("caption")
+    captions = captions.set_column(place, "caption", pc.coalesce(pa.array(german), captions["caption"]))
+    found = measured(pool, tmp_path / "work", captions, ["hallucination"], Clip(model=str(tiny_clip)))
+    written = found.filter(pc.greater_equal(found["number"], 0))
+    assert [thing is not None for thing in written["phrase"].to_pylist()] == [False, False, *[True, False] * 11]
+    assert written["score"].null_count == 1
+
+
 def test_without_a_scorer_scores_are_null(pool: Path, tmp_path: Path) -> None:
     found = measured(pool, tmp_path / "work", captions_of(pool), ["hallucination", "agreement", "length"])
     for name in ("score", "original_score", "phrase", "phrase_score"):
