@@ -9,7 +9,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -65,7 +65,8 @@ class Coca(Backend):
 
     def write(self, requests: Iterable[Request]) -> Iterator[Answer]:
         loaded = _load(self)
-        for batch in ready(requests, self.batch_size, loaded.side, loaded.prepare, self.threads):
+        collate = partial(loaded.collate, self.batch_size)
+        for batch in ready(requests, self.batch_size, loaded.side, loaded.prepare, self.threads, collate):
             yield from batch.failed
             if batch.requests:
                 yield from self._answers(loaded, batch)
@@ -73,10 +74,8 @@ class Coca(Backend):
     def _answers(self, loaded: _Loaded, batch: Ready) -> Iterator[Answer]:
         prompts = [loaded.tokenizer.encode(request.prompt) for request in batch.requests]
         empty = [list[int]()] * (self.batch_size - len(prompts))
-        pixels = np.zeros((self.batch_size, *batch.inputs[0].shape), np.uint8)
-        pixels[: len(prompts)] = np.stack(batch.inputs)
         for request, asked, (tokens, ended) in zip(
-            batch.requests, prompts, self.tokens(loaded, pixels, prompts + empty, batch.requests), strict=False
+            batch.requests, prompts, self.tokens(loaded, batch.inputs, prompts + empty, batch.requests), strict=False
         ):
             caption = as_text(loaded.tokenizer.decode([*asked, *tokens]))
             error = None if caption else "empty answer"
@@ -128,6 +127,12 @@ class _Loaded:
     def prepare(self, image: Any) -> np.ndarray:
         """An image as the model sees it: uint8 (3, S, S)."""
         return openclip.prepare(self.folder, self.model.preprocess, [image], []).pixels[0].numpy()
+
+    def collate(self, rows: int, requests: list[Request], images: list[np.ndarray]) -> np.ndarray:
+        """Images in a batch of always as many rows, the last of them empty: uint8 (rows, 3, S, S)."""
+        pixels = np.zeros((rows, *images[0].shape), np.uint8)
+        pixels[: len(images)] = np.stack(images)
+        return pixels
 
     def normalised(self, pixels: np.ndarray) -> torch.Tensor:
         """uint8 (n, 3, S, S) to what the model takes, on its device."""

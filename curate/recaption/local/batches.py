@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,15 +20,22 @@ _AHEAD = 2  # batches that are made ready beside the one that the model has
 
 @dataclass(frozen=True)
 class Ready:
-    """Requests with what the model takes of each image, and answers to those whose image cannot be used."""
+    """Requests with what the model takes of their images, and answers to those whose image cannot be used."""
 
     requests: list[Request]
-    inputs: list[Any]
+    inputs: Any
+    """What `collate` makes of the prepared images, in the order of the requests; None where there is none."""
     failed: list[Answer]
 
 
 def ready(
-    requests: Iterable[Request], size: int, side: int, prepare: Callable[[Image.Image], Any], threads: int = 4
+    requests: Iterable[Request],
+    size: int,
+    side: int,
+    prepare: Callable[[Image.Image], Any],
+    threads: int = 4,
+    collate: Callable[[list[Request], list[Any]], Any] = lambda requests, images: images,
+    by_prompt: bool = False,
 ) -> Iterator[Ready]:
     """Batches of `size` requests in their order, a few ahead of whoever takes them.
 
@@ -39,6 +45,8 @@ def ready(
     Args:
         side: pixels; an image is decoded at the smallest scale whose shorter side has so many.
         prepare: what is done with each image by one of the `threads`.
+        collate: what is then done with those of a batch, by one thread.
+        by_prompt: whether all requests of a batch are to have the same prompt; others then wait for theirs.
     """
     queue: Queue[Ready | BaseException | None] = Queue(_AHEAD)
     stopped = threading.Event()
@@ -50,14 +58,16 @@ def ready(
             return Answer(request.uid, request.number, None, str(error))
 
     def fill() -> None:
-        source = iter(requests)
         try:
             with ThreadPoolExecutor(threads) as pool:
-                while not stopped.is_set() and (some := list(itertools.islice(source, size))):
+                for some in _groups(requests, size, by_prompt):
                     found = list(pool.map(one, some))
                     usable = [place for place, made in enumerate(found) if not isinstance(made, Answer)]
                     failed = [made for made in found if isinstance(made, Answer)]
-                    queue.put(Ready([some[place] for place in usable], [found[place] for place in usable], failed))
+                    sound = [some[place] for place in usable]
+                    queue.put(Ready(sound, collate(sound, [found[p] for p in usable]) if sound else None, failed))
+                    if stopped.is_set():
+                        break
             queue.put(None)
         except BaseException as error:  # passed on to whoever takes the batches
             queue.put(error)
@@ -75,6 +85,17 @@ def ready(
             if not queue.empty():
                 queue.get_nowait()
             reader.join(0.01)
+
+
+def _groups(requests: Iterable[Request], size: int, by_prompt: bool) -> Iterator[list[Request]]:
+    waiting: dict[str, list[Request]] = {}
+    for request in requests:
+        kind = request.prompt if by_prompt else ""
+        some = waiting.setdefault(kind, [])
+        some.append(request)
+        if len(some) == size:
+            yield waiting.pop(kind)
+    yield from waiting.values()
 
 
 def decoded(image: bytes | None, side: int) -> Image.Image:

@@ -10,6 +10,9 @@ import numpy as np
 
 from curate.recaption.contract import Request
 
+_MOST = 256
+"""So many tokens are looked at first, mostly all that are likely enough: to sort all takes longer than a small CoCa."""
+
 
 def uniforms(requests: Sequence[Request], count: int) -> np.ndarray:
     """`count` numbers in 0..1 for each request, its own whatever else is in the batch: float64 (requests, count)."""
@@ -35,9 +38,12 @@ def choose(logits: Any, drawn: Any, temperature: float, top_p: float) -> Any:
 
     if temperature == 0:
         return logits.argmax(1)
-    shares, order = (logits.double() / temperature).softmax(1).sort(dim=1, descending=True, stable=True)
-    before = shares.cumsum(1) - shares
-    kept = torch.where(before < top_p, shares, 0.0).cumsum(1)  # the first is always among them
-    place = torch.searchsorted(kept, (drawn.double() * kept[:, -1])[:, None], right=True)
-    last = (before < top_p).sum(1, keepdim=True) - 1
-    return order.gather(1, place.minimum(last))[:, 0]
+    shares = (logits.float() / temperature).softmax(1)
+    sorted_, order = shares.topk(min(_MOST, shares.shape[1]), dim=1)
+    if bool((sorted_.double().sum(1) < top_p).any()):  # so flat that more are likely enough
+        sorted_, order = shares.sort(dim=1, descending=True, stable=True)
+    sums = sorted_.double().cumsum(1)
+    likely = (sums - sorted_ < top_p).sum(1, keepdim=True)  # the first is always among them
+    within = sums.gather(1, likely - 1)
+    place = torch.searchsorted(sums, drawn.double()[:, None] * within, right=True)
+    return order.gather(1, place.minimum(likely - 1))[:, 0]
