@@ -53,12 +53,11 @@ class DownloadFailure(Exception):
         self.reason = reason
 
 
-# In this order: all of the first four are OSError too.
+# In this order: those before `connect` are OSError too.
 _KINDS: tuple[tuple[str, tuple[type[BaseException], ...]], ...] = (
     ("refused_address", (RefusedAddress,)),
     ("dns", (socket.gaierror,)),
     ("tls", (ssl.SSLError,)),
-    ("timeout", (TimeoutError,)),
     ("cut_off", (http.client.IncompleteRead,)),
     ("connect", (OSError,)),  # also RemoteDisconnected, which is an HTTPException as well
     ("protocol", (http.client.HTTPException, zlib.error)),
@@ -72,6 +71,8 @@ def failure_of(error: BaseException) -> DownloadFailure:
         return error
     if isinstance(error, socket.gaierror) and never_resolves(error):
         return DownloadFailure("dns", "no such host")
+    if isinstance(error, TimeoutError):
+        return DownloadFailure("timeout", "not in time")  # in the same words each time, whichever limit came first
     for kind, types in _KINDS:
         if isinstance(error, types):
             return DownloadFailure(kind, error)
