@@ -455,9 +455,9 @@ def test_any_text_gets_the_same_verdict_in_any_order(captions: list[str | None],
 
 
 def test_checks_judge_a_large_table_in_pieces() -> None:
-    captions = np.array(["a dog on the beach", "I'm sorry, but no.", "red star " * 5], object)[np.arange(150_000) % 3]
+    captions = np.array(["a dog on the beach", "I'm sorry, but no.", "red star " * 5], object)[np.arange(70_002) % 3]
     found = pa.table({"caption": pa.array(captions)})
     for check, places in (("refusal", 1), ("repetition", 2)):
         rows = load_checks([check])[0].refuses(found)["row"]
-        assert pc.all(pc.equal(rows, pa.array(np.arange(places, 150_000, 3)))).as_py()
-        assert len(rows) == 50_000
+        assert pc.all(pc.equal(rows, pa.array(np.arange(places, 70_002, 3)))).as_py()
+        assert len(rows) == 23_334
