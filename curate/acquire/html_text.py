@@ -34,6 +34,9 @@ _CODECS = {"x-user-defined": "latin-1", "iso-8859-8-i": "iso-8859-8", "x-mac-cyr
 }
 
 
+_NOT_ASCII = ("utf-16-le", "utf-16-be", "utf-16le", "utf-16be", "iso-2022-jp", "iso2022_jp")
+
+
 def fold(text: str) -> str:
     """One line: white space and control characters become single spaces; cut at MAX_CAPTION characters."""
     if text.isascii() and text.isprintable() and "  " not in text and len(text) <= MAX_CAPTION:
@@ -54,13 +57,7 @@ class Decoder:
         self._charset = charset
         self._codec: str | None = None
         wide = html.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in html[:1024]
-        if (wide or (not _is_utf8(charset) and b"\x1b" in html)) and self.codec in (
-            "utf-16-le",
-            "utf-16-be",
-            "utf-16le",
-            "utf-16be",
-            "iso-2022-jp",
-        ):
+        if (wide or (not _is_utf8(charset) and b"\x1b" in html)) and self.codec in _NOT_ASCII:
             # Their bytes look like ASCII and are not.
             self.html = html.decode(self.codec, "replace").encode("utf-8", "replace")
             self._codec = "utf-8"

@@ -41,7 +41,8 @@ def archive_pages(
 
     What cannot be used is added to `failures` by reason: not_html, http_4xx, http_5xx, protocol, too_large, the
     refusals of `fetch_optout`, broken_record (a response that was cut off), broken_warc (a place in the file that
-    could not be read; it is gone on with at the next record), no_archive (the file cannot be opened). Raises
+    could not be read; it is gone on with at the next record), revisit (the page is in another file), conversion (a text
+    made of a page), no_archive (the file cannot be opened). Raises
     RequestError for a store that is not known.
     """
     from fastwarc.warc import WarcRecordType
@@ -51,8 +52,11 @@ def archive_pages(
     try:
         with open_archive(source, limits) as stream:
             for record in _records(source, stream, failures):
+                page: PageImages | str
                 if record.record_type == WarcRecordType.response:
                     page = _warc_page(record, limits, texts, agent, batch)
+                elif record.record_type in (WarcRecordType.revisit, WarcRecordType.conversion):
+                    page = "revisit" if record.record_type == WarcRecordType.revisit else "conversion"
                 else:
                     page = _wat_page(record, texts, agent)
                 if isinstance(page, PageImages) and page.refused is None:
@@ -68,7 +72,7 @@ def _records(source: str, stream: BinaryIO, failures: Counter[str]) -> Iterator[
     """The response and metadata records of a file, past places that are broken."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    wanted = WarcRecordType.response | WarcRecordType.metadata
+    wanted = WarcRecordType.response | WarcRecordType.metadata | WarcRecordType.revisit | WarcRecordType.conversion
     begin = _GZIP if stream.read(3) == _GZIP else _WARC
     stream.seek(0)
     place, started = 0, 0

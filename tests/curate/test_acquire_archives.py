@@ -363,3 +363,83 @@ def test_a_schema_without_surprises(tmp_path: Path) -> None:
     schema = pq.read_schema(tmp_path / "pairs.parquet")
     assert schema.field("page_licence").type == pa.string()
     assert httpx.URL(rows(tmp_path / "pairs.parquet")[0]["url"]).is_absolute_url
+
+
+def test_other_records_are_counted_or_are_no_pages(tmp_path: Path) -> None:
+    path = write_warc(tmp_path / "a.warc.gz", numbered(2))
+    with path.open("ab") as out:
+        writer = WARCWriter(out, gzip=True)
+        for kind in ("revisit", "conversion", "conversion", "resource", "metadata"):
+            payload = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<img src=a.jpg alt=hidden>"
+            told = {"payload": io.BytesIO(payload), "warc_content_type": "text/plain"}
+            writer.write_record(writer.create_warc_record("http://e.com/", kind, **told))
+    found, report = captions([path], tmp_path)
+    assert found == ["page 0", "page 1"]
+    assert report.failures == {"conversion": 2, "revisit": 1}
+    assert report.pages == report.pages_read + sum(report.failures.values()) == 5
+
+
+def test_bodies_as_servers_send_them(tmp_path: Path) -> None:
+    html = b"<img src=a.jpg alt='a red star'>"
+    chunked = (
+        b"".join(b"%x\r\n%b\r\n" % (len(html[k : k + 7]), html[k : k + 7]) for k in range(0, len(html), 7))
+        + b"0\r\n\r\n"
+    )
+    packed = gzip.compress(html)
+    kind = ("Content-Type", "text/html")
+    answers = [
+        ("http://example.com/1/", 200, [kind, ("Transfer-Encoding", "chunked")], chunked),
+        ("http://example.com/2/", 200, [kind, ("Content-Encoding", "br")], pa.compress(html, "brotli", asbytes=True)),
+        ("http://example.com/3/", 200, [kind, ("Content-Encoding", "zstd")], pa.compress(html, "zstd", asbytes=True)),
+        (
+            "http://example.com/4/",
+            200,
+            [kind, ("Transfer-Encoding", "chunked"), ("Content-Encoding", "gzip")],
+            b"%x\r\n%b\r\n0\r\n\r\n" % (len(packed), packed),
+        ),
+    ]
+    found, report = captions([write_warc(tmp_path / "a.warc.gz", answers)], tmp_path)
+    assert found == ["a red star"] * 4 and report.failures == {}
+
+
+@pytest.mark.parametrize("packing", ["zst", "lz4"])
+def test_other_packings(tmp_path: Path, packing: str) -> None:
+    plain = write_warc(tmp_path / "a.warc", numbered(3), False).read_bytes()
+    path = tmp_path / f"a.warc.{packing}"
+    with pa.CompressedOutputStream(path, {"zst": "zstd", "lz4": "lz4"}[packing]) as out:
+        out.write(plain)
+    assert captions([path], tmp_path)[0] == ["page 0", "page 1", "page 2"]
+
+
+@pytest.mark.parametrize(
+    ("charset", "told", "meta"),
+    [
+        ("gbk", "gbk", ""),
+        ("gb18030", "GB2312", ""),
+        ("gbk", None, "<meta charset=gbk>"),
+        ("utf-8", None, "<meta charset=utf-8>"),
+        ("euc-jp", "euc-jp", ""),
+        ("iso-2022-jp", "iso-2022-jp", ""),
+        ("utf-16", None, ""),
+        ("koi8-r", None, "<meta http-equiv=content-type content='text/html; charset=koi8-r'>"),
+    ],
+)
+def test_pages_in_other_encodings(tmp_path: Path, charset: str, told: str | None, meta: str) -> None:
+    text = "красная звезда" if charset == "koi8-r" else "東京の写真"
+    kind = ("Content-Type", f"text/html; charset={told}" if told else "text/html")
+    html = f"<html>{meta}<img src=a.jpg alt='{text}'><img src=b.jpg alt='plain'>".encode(charset)
+    answers = [("http://example.com/1/", 200, [kind], html)]
+    assert captions([write_warc(tmp_path / "a.warc.gz", answers)], tmp_path)[0] == [text, "plain"]
+
+
+def test_every_page_and_image_has_an_outcome(tmp_path: Path) -> None:
+    html = (
+        "<img src=/1.jpg alt=one><img src=/1.jpg alt=one><img src=/2.jpg><img alt=none><img src=data:x alt=inline>"
+        "<figure><img src=/3.jpg><figcaption>three</figcaption></figure><noscript><img src=/4.jpg alt=four></noscript>"
+    )
+    answers = [page(1, html), page(2, "<meta name=robots content=noai><img src=a alt=x>"), page(3, "<p>nothing")]
+    answers.append(("http://example.com/4/", 200, [("Content-Type", "image/png")], b"png"))
+    found, report = captions([write_warc(tmp_path / "a.warc.gz", answers)], tmp_path)
+    assert found == ["one", "three", "four"]
+    assert (report.pages, report.pages_read, report.failures) == (4, 2, {"noai": 1, "not_html": 1})
+    assert report.images == report.pairs + report.repeated + report.without_text + report.without_url == 7
