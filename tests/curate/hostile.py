@@ -232,7 +232,7 @@ class _Handler(socketserver.BaseRequestHandler):
         start = b"HTTP/1.1 200 OK\r\n"
         return {
             "/endless": (start + b"Content-Type: text/html\r\n\r\n", b"x" * 65536, 0.001),
-            "/endless-headers": (start, b"X-Again: and again\r\n" * 20, 0.001),
+            "/endless-headers": (start, b"X-Again: and again\r\n" * 10_000, 0.001),
             "/endless-redirect": (b"HTTP/1.1 302 Found\r\nLocation: /good.jpg\r\n\r\n", b"x" * 65536, 0.001),
             "/endless-continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.01),
             "/drip": (start + b"Content-Type: text/html\r\n\r\n", b"x", 0.1),
