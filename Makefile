@@ -10,7 +10,7 @@ DATA ?= ../shared/data
 OUT ?= build/cifar
 BENCH ?=
 
-.PHONY: demo test check format cifar ablation bench lock clean
+.PHONY: demo test check format cifar ablation recaption recaption-cifar bench lock clean
 
 demo: $(READY)
 	$(BIN)/curate demo $(DEMO)
@@ -30,6 +30,13 @@ cifar: $(READY)
 # CIFAR-10 with planted defects: does `curate ablate` rank filters whose worth is known?
 ablation: $(READY)
 	$(BIN)/python -m tests.experiments.cifar_ablation $(DATA) build/ablation
+
+# Half of the captions destroyed: do new ones help, written by a model that the pool itself trained? On the mini-web, and on CIFAR-10.
+recaption: $(READY)
+	$(BIN)/python -m tests.experiments.recaption_mini_web build/recaption
+
+recaption-cifar: $(READY)
+	$(BIN)/python -m tests.experiments.recaption_cifar $(DATA) build/recaption-cifar
 
 # Every speed as a ratio to a peer or a physical floor; peers get environments of their own in build/peers.
 bench: $(READY)
