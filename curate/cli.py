@@ -17,7 +17,7 @@ from curate.errors import RequestError, WorkError, of_a_store
 # Before torch is loaded anywhere: threads that wait by spinning take the core from those that work, and on a
 # machine that does anything else a training is ten times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-COUNTED = frozenset({"bootstrap", "crawl", "download", "evaluate", "filter", "measure", "train"})
+COUNTED = frozenset({"bootstrap", "crawl", "download", "evaluate", "filter", "measure", "recaption", "train"})
 """Commands whose runs are counted; those of `run`, `ablate` and `deploy` are counted by their flows."""
 
 

@@ -79,6 +79,8 @@ def summary(result: dict[str, Any], out: str | None) -> str:
     lines += [f"  {count:,} refused by {name}" for name, count in found["refused"].items()]
     lines += [f"  {count:,} failed: {error}" for error, count in list(found["failed"].items())[:10]]
     lines.append(f"{found['replaced']:,} samples have a new caption as their text")
+    if found["beside"]:
+        lines.append(f"{found['beside']:,} samples have new captions beside their own")
     lines += [f"  {count:,} {reason}" for reason, count in found["kept"].items()]
     if found["tokens"]["in"] or found["tokens"]["out"]:
         cost = "" if found["cost"] is None else f"; cost: {found['cost']:,.4f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import threading
 import time
@@ -18,7 +19,7 @@ import orjson
 import pyarrow as pa
 import xxhash
 
-from curate.errors import WorkError
+from curate.errors import RequestError, WorkError
 from curate.measure import ShardTask, read_features
 from curate.recaption.contract import Answer, Request
 from curate.recaption.journal import Journal, Journals, Said
@@ -79,9 +80,18 @@ def ask(work: Sequence[ShardWork], settings: Settings, journals: Journals, progr
     with journals.alone():
         desk = _Desk(work, settings, journals, progress)
         try:
-            for answer in settings.backend.write(desk.requests()):
-                desk.settle(answer)
+            requests = desk.requests()
+            if (first := next(requests, None)) is not None:  # a backend need not load for nothing
+                for answer in settings.backend.write(itertools.chain([first], requests)):
+                    desk.settle(answer)
             desk.unanswered()
+        except (RequestError, WorkError, OSError):
+            raise
+        except Exception as error:  # a user's own backend may raise anything; what it answered is kept
+            raise WorkError(
+                f"backend {settings.backend_name} failed: {type(error).__name__}: {error}; what it answered is "
+                "kept, so run the same command again to resume (-v shows where it failed)"
+            ) from error
         finally:
             desk.close()
     if desk.sent and desk.failed == desk.sent and not desk.before:

@@ -194,6 +194,7 @@ def counts(judged: Judged, samples: int, pool_samples: int) -> dict[str, Any]:
     written = table.filter(pc.greater_equal(table["number"], 0))
     there = written.filter(written["caption"].is_valid())
     chosen = written.filter(written["chosen"])
+    taken = np.array(table["chosen"].to_numpy(zero_copy_only=False), bool).reshape(-1, samples + 1)
     text = np.array(table["text"].to_numpy(zero_copy_only=False), bool).reshape(-1, samples + 1)
     cost = pc.sum(written["cost"]).as_py()
     return {
@@ -207,6 +208,7 @@ def counts(judged: Judged, samples: int, pool_samples: int) -> dict[str, Any]:
         "passed": int(pc.sum(there["check"].is_null()).as_py() or 0),
         "chosen": {"original": int(pc.sum(own["chosen"]).as_py() or 0), "written": len(chosen)},
         "replaced": int(text[:, 1:].any(axis=1).sum()),
+        "beside": int((text[:, 0] & taken[:, 1:].any(axis=1)).sum()),
         "kept": _told(own["reason"]),
         "tokens": {"in": pc.sum(written["tokens_in"]).as_py() or 0, "out": pc.sum(written["tokens_out"]).as_py() or 0},
         "cost": None if cost is None else round(cost, 6),

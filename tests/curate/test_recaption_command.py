@@ -263,3 +263,29 @@ def test_a_backend_that_is_down_fails_the_run(tmp_path: Path, capsys: pytest.Cap
     down = settings(tmp_path, parrot={"fails": list("0123456789abcdef")})
     assert recaption(pool, tmp_path / "out", down) == 1
     assert "server is down" in capsys.readouterr().err and not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_killed_while_writing_only_what_is_missing_is_written_again(tmp_path: Path) -> None:
+    pool, out = write_pool(tmp_path / "pool", [pair(n) for n in range(24)]), tmp_path / "out"
+    assert recaption(pool, out, settings(tmp_path)) == 0
+    whole, made = everything(out), (out / "shards" / "00000.tar").stat().st_ino
+    (out / "manifest.json").unlink()
+    (out / "_written" / "00001.json").unlink()
+    (out / "shards" / "00001.tar").write_bytes(b"half of it")
+    (out / "shards" / "00009.tar").write_bytes(b"of another run")
+    assert recaption(pool, out, settings(tmp_path)) == 0
+    assert everything(out) == whole and (out / "shards" / "00000.tar").stat().st_ino == made
+
+
+def test_a_backend_that_breaks_is_told_of_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken_backend.py").write_text(
+        "from tests.curate.recaption_stand_ins import Parrot\n"
+        "class Broken(Parrot):\n"
+        "    def write(self, requests):\n"
+        "        yield from Parrot.write(self, [next(iter(requests))])\n"
+        "        raise KeyError('a bug')\n"
+    )
+    pool = write_pool(tmp_path / "pool", [pair(n) for n in range(4)])
+    assert recaption(pool, tmp_path / "out", settings(tmp_path, backend="broken_backend:Broken")) == 1
+    assert "curate: backend parrot failed: KeyError: 'a bug'; what it answered is kept" in capsys.readouterr().err
+    assert sum(1 for _ in next((pool / "_features" / "_captions").rglob("*.jsonl")).open()) == 1

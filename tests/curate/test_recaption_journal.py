@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curate.recaption.journal import Journal, Journals, Said, read_journal
@@ -37,6 +37,7 @@ def test_a_final_answer_takes_the_place_of_one_that_was_not_and_never_the_other_
     assert read_journal(path)[0] == {"1": FIRST, "2": SECOND}
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 400))
 def test_a_torn_end_loses_the_torn_line_alone(cut: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
