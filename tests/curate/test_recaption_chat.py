@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from curate.errors import RequestError
 from curate.recaption.backends.endpoint import Endpoint
 from curate.recaption.backends.rewrite import Rewrite
+from curate.recaption.chat.gate import Gate
 from curate.recaption.chat.images import UnsendableImage, data_url
 from curate.recaption.chat.reply import Outcome, read_reply, retry_after
 from curate.recaption.chat.styles import STYLES
@@ -116,6 +118,33 @@ def test_how_long_to_wait(value: str, seconds: float | None) -> None:
 def test_odd_counts_of_tokens_count_nothing(usage: Any) -> None:
     reply = read_reply(200, {}, completion("a red car", usage=usage), 10_000)
     assert (reply.outcome, reply.tokens_in, reply.tokens_out, reply.counted) == (Outcome.TEXT, 0, 0, False)
+
+
+def test_the_gate_lets_no_more_through_than_it_may_and_nobody_is_forgotten() -> None:
+    async def crowd() -> tuple[int, int]:
+        gate, inside, most, through = Gate(8), 0, 0, 0
+
+        async def one(number: int) -> None:
+            nonlocal inside, most, through
+            async with gate:
+                inside += 1
+                most = max(most, inside)
+                await asyncio.sleep(0.0001 * (number % 7))
+                inside -= 1
+                through += 1
+            if number % 50:
+                gate.answered()
+            else:
+                gate.slower(0.005)
+
+        tasks = [asyncio.create_task(one(number)) for number in range(500)]
+        await asyncio.sleep(0.01)
+        left = sum(task.cancel() for task in tasks[::7])
+        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
+        assert through >= 500 - left
+        return most, gate._busy
+
+    assert asyncio.run(crowd()) == (8, 0)
 
 
 def decoded(url: str) -> tuple[str, Image.Image]:
