@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from filters._hamming import Band, HashTable
+from filters._hamming import MOST_KEY_BITS, Band, HashTable
 
 PLACES = 128
 """Views that a row may have: a view's place is its row x PLACES + its number."""
@@ -146,7 +146,8 @@ class Near(Column):
     @classmethod
     def of(cls, hashes: np.ndarray, places: np.ndarray, distance: int) -> Self:
         """Of hashes (n,) and their places (n,)."""
-        table = HashTable(hashes, distance)
+        bits = max(4, min(MOST_KEY_BITS, len(hashes).bit_length()))  # where keys begin takes no more room than hashes
+        table = HashTable(hashes, distance, most_bits=bits)
         bands = np.array([(band.shift, band.bits) for band in table.bands], np.int64).reshape(-1, 2)
         return cls(distance, bands, tuple((places[o].astype(np.int32), h, s) for o, h, s in table.sorted))
 

@@ -48,13 +48,14 @@ class Band:
         return sum(comb(self.bits, flips) for flips in range(self.radius + 1))
 
 
-def choose_bands(count: int, max_distance: int, width: int = 64) -> list[Band]:
-    """The bands that make looking up one hash among `count` cheapest: few wide ones for many hashes."""
+def choose_bands(count: int, max_distance: int, width: int = 64, most_bits: int = MOST_KEY_BITS) -> list[Band]:
+    """The bands of at most so many bits that make looking up one hash among `count` cheapest: few wide ones for many
+    hashes."""
 
     def cost(bands: list[Band]) -> float:
         return sum(b.probes * (LOOKUP + VERIFY * count / 2**b.bits) + 2**b.bits / max(count, 1) for b in bands)
 
-    options = [cut(width, parts, max_distance) for parts in range(-(-width // MOST_KEY_BITS), width // 4 + 1)]
+    options = [cut(width, parts, max_distance) for parts in range(-(-width // most_bits), width // 4 + 1)]
     return min(options, key=cost)
 
 
@@ -90,9 +91,9 @@ def _sort(hashes: np.ndarray, band: Band) -> Sorted:
 class HashTable:
     """Hashes of `width` bits, uint64 (n,), to look up others in. Holds about 12 bytes per hash and band."""
 
-    def __init__(self, hashes: np.ndarray, max_distance: int, width: int = 64) -> None:
+    def __init__(self, hashes: np.ndarray, max_distance: int, width: int = 64, most_bits: int = MOST_KEY_BITS) -> None:
         self.max_distance = max_distance
-        self.bands = choose_bands(len(hashes), max_distance, width)
+        self.bands = choose_bands(len(hashes), max_distance, width, most_bits)
         self.sorted: Sequence[Sorted] = [_sort(hashes, band) for band in self.bands]
 
     @classmethod

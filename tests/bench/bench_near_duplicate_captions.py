@@ -22,9 +22,11 @@ from curate.features.batch import Batch
 from curate.features.minhash import Minhash
 from curate.measure import BATCH as MEASURED
 from curate.shards import Sample
+from filters._caption_items import items_of, sign
+from filters._caption_memory import nothing
 from filters._groups import survivors
 from filters._shingles import jaccard, normalised, shingles
-from filters.near_duplicate_captions import NearDuplicateCaptions, _items, _near_pairs, _signed
+from filters.near_duplicate_captions import NearDuplicateCaptions, _near_pairs
 from tests.bench.caption_pool import web_captions
 from tests.bench.figure import Figure, peak_memory
 from tests.bench.peers import peer_python, run_peer
@@ -151,9 +153,10 @@ class Checked(NamedTuple):
 
 
 def checked(t: ir.Table) -> Checked:
-    items = _items(t, "first")
+    items = items_of(t, "first")
     rows = items.row[items.best]
-    left, right, similarity = _near_pairs(t, rows, _signed(t, rows, MIN_JACCARD), MIN_JACCARD)
+    known = sign(t, rows, MIN_JACCARD)
+    left, right, similarity = _near_pairs(t, rows, known, nothing(*map(len, known[:2])), MIN_JACCARD)
     kept = survivors(len(rows), left, right, 1 - similarity) < 0
     ours = np.concatenate([left << 32 | right, right << 32 | left])
     read = t.select("row", "caption").to_pyarrow()

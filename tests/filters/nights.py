@@ -28,7 +28,7 @@ def table(filter: RememberingFilter, rows: Sequence[Row], **more: Sequence[int])
         **{name: pa.array([row.get(name) for row in rows], column_type(name)) for name in filter.reads},
         **{name: pa.array(values, pa.int64()) for name, values in more.items()},
     }
-    connection = ibis.duckdb.connect()
+    connection = ibis.duckdb.connect(threads=1)
     connection.con.register("rows", pa.table(found))
     return connection.table("rows")
 
