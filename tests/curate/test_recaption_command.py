@@ -168,7 +168,9 @@ def test_a_dry_run_asks_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_what_a_curation_dropped_gets_another_chance(pool: Path, tmp_path: Path) -> None:
-    assert run(["filter", str(pool), str(tmp_path / "curated"), "--workers", "1"]) == 0
+    (tmp_path / "recipe.yaml").write_text("filters: [{image_size: {min_side: 64}}, caption_rules, language]\n")
+    command = ["filter", str(pool), str(tmp_path / "curated"), "-r", str(tmp_path / "recipe.yaml"), "--workers", "1"]
+    assert run(command) == 0
     verdicts = pq.read_table(tmp_path / "curated" / "selection.parquet").to_pylist()
     dropped = {row["key"] for row in verdicts if row["filter"] in ("language", "caption_rules")}
     file, said = settings(tmp_path), ["--of", str(tmp_path / "curated")]

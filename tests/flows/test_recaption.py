@@ -81,7 +81,8 @@ def test_a_recipe_that_recaptions_first(tmp_path: Path, capsys: pytest.CaptureFi
     verdicts = {row["key"]: row for row in pq.read_table(tmp_path / "out" / "selection.parquet").to_pylist()}
     assert verdicts["107-short"]["keep"] and verdicts["115-nocaption"]["keep"]
     raw = tmp_path / "raw"
-    assert run(["filter", str(pool), str(raw), "--workers", "1"]) == 0
+    (tmp_path / "raw.yaml").write_text("filters: [caption_rules]\n")
+    assert run(["filter", str(pool), str(raw), "-r", str(tmp_path / "raw.yaml"), "--workers", "1"]) == 0
     before = {row["key"]: row for row in pq.read_table(raw / "selection.parquet").to_pylist()}
     assert not before["107-short"]["keep"]
     for found in (before, verdicts):
