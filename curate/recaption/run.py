@@ -30,6 +30,7 @@ from curate.recaption.settings import Settings
 from curate.recaption.statistics import caption_statistics
 from curate.recaption.table import caption_table
 from curate.recaption.write import RecaptionedShard, out_names, remove_others, write_recaptioned
+from curate.report.finished import open_finished
 from curate.storage import Folder
 
 CAPTIONS = "_captions"
@@ -72,6 +73,8 @@ def recaption_pool(
     began = time.perf_counter()
     measured = stage("measure", lambda: measure(pool, settings.recipe, engine, progress))
     request = {"pool_fingerprint": measured.fingerprint, "settings_hash": settings.hash}
+    if settings.dropped is not None:
+        request["dropped"] = open_finished(settings.dropped.of)[1]["selection"]["sha256"]
     done = finished(out, request, overwrite)
     if done is not None and not done["counts"]["ask_again"]:
         log.info("%s is up to date", out.url)
@@ -83,6 +86,8 @@ def recaption_pool(
     judging = time.perf_counter()
     judged = stage("judge", lambda: judge(work, settings, journals, pool, engine, progress))
     writing = time.perf_counter()
+    if out.exists(MANIFEST):  # of the run before, which some requests failed
+        out.fs.rm_file(out.path(MANIFEST))
     shards = stage("write", lambda: write(engine, measured, judged, out, progress))
     seconds = {"measure": asking - began, "captions": judging - asking, "judge": writing - judging,
                "write": time.perf_counter() - writing}  # fmt: skip

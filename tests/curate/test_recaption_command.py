@@ -178,6 +178,8 @@ def test_what_a_curation_dropped_gets_another_chance(pool: Path, tmp_path: Path)
     rows = pq.read_table(tmp_path / "out" / "captions.parquet")
     assert set(rows["key"].to_pylist()) == dropped == {"106-german", "107-short", "108-digits"}
     assert recaption(pool, tmp_path / "out", file, "--dropped-by", "beauty", *said) == 2
+    assert run([*command, "--overwrite", "--set", "image_size.min_side=32"]) == 0  # other verdicts: another request
+    assert recaption(pool, tmp_path / "out", file, "--dropped-by", "language,caption_rules", *said) == 2
 
 
 def test_captions_from_captions_alone(pool: Path, tmp_path: Path) -> None:
