@@ -1,21 +1,25 @@
 """A night of 10,000 new rows after many that are remembered, against one run over all; and as the state grows.
 
 Made-up columns: one row in ten is a copy of an earlier one. Each filter runs in a process of its own with one thread,
-and the processor's seconds count. CURATE_BENCH_STATE has the sizes of the state ("100000,1000000").
+and the processor's seconds count. CURATE_BENCH_STATE has the sizes of the state (100000,1000000), and
+CURATE_BENCH_STATE_IMAGES those of the state of views and thumbnails (30000,100000).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 from tests.bench.figure import Figure, peak_memory
 
-SIZES = [int(size) for size in os.environ.get("CURATE_BENCH_STATE", "100000,1000000").split(",")]
 NEW = 10_000
-IMAGES = int(os.environ.get("CURATE_BENCH_STATE_IMAGES", 100_000))
-"""A state of more images than this is measured without the one run, which takes long."""
+
+
+def sizes(name: str, default: str) -> list[int]:
+    return [int(size) for size in os.environ.get(name, default).split(",")]
+
 
 COMMON = """
 import json, sys, time
@@ -69,21 +73,22 @@ def call(code: str, *arguments: object) -> dict[str, float]:
 def run(work: Path) -> list[Figure]:
     figures = []
     for kind in ("exact", "captions", "hashes", "images"):
-        for size in SIZES:
-            folder = work / f"{size}"
-            folder.mkdir(exist_ok=True)
-            first = call(NIGHT, kind, folder, 0, size, "add")
-            night = call(NIGHT, kind, folder, size, NEW, "look")
-            said = (
-                f"{night['cpu']:.1f} s and {night['memory']:.2f} GiB for {NEW:,} new rows, {night['remember']:.1f} s "
-                f"to remember them; {night['looked_at']:,} of {size:,} looked at; state {first['bytes'] / size:,.0f} "
-                "B a row"
-            )
-            if kind != "images" or size <= IMAGES:
-                one = call(ONE, kind, folder, 0, size + NEW)
-                said += f"; one run {one['cpu']:.1f} s, {one['memory']:.2f} GiB"
-                ratio = one["cpu"] / night["cpu"]
-                figures.append(Figure(f"{kind}: one run over {size + NEW:,} against a night", ratio, "x", detail=said))
-            else:
-                figures.append(Figure(f"{kind}: a night after {size:,}", night["cpu"], "s", detail=said))
+        images = sizes("CURATE_BENCH_STATE_IMAGES", "30000,100000")
+        for size in images if kind == "images" else sizes("CURATE_BENCH_STATE", "100000,1000000"):
+            figures.append(compared(kind, size, work / f"{size}"))
+            print(figures[-1], file=sys.stderr, flush=True)
     return figures
+
+
+def compared(kind: str, size: int, folder: Path) -> Figure:
+    """One run over all against a night after so many rows."""
+    folder.mkdir(exist_ok=True)
+    first = call(NIGHT, kind, folder, 0, size, "add")
+    night = call(NIGHT, kind, folder, size, NEW, "look")
+    one = call(ONE, kind, folder, 0, size + NEW)
+    said = (
+        f"{night['cpu']:.1f} s and {night['memory']:.2f} GiB for {NEW:,} new rows against {one['cpu']:.1f} s and "
+        f"{one['memory']:.2f} GiB; {night['remember']:.1f} s to remember them; {night['looked_at']:,} looked at; state "
+        f"{first['bytes'] / size:,.0f} B a row"
+    )
+    return Figure(f"{kind}: one run over {size + NEW:,} against a night", one["cpu"] / night["cpu"], "x", detail=said)
