@@ -20,7 +20,7 @@ from curate.recaption.local.batches import ready
 from tests.bench.figure import Figure
 from tests.bench.photo_pool import photos
 
-BATCH, BATCHES, TOKENS, ROUNDS = 8, 2, 12, 2
+BATCH, BATCHES, TOKENS, ROUNDS = 4, 2, 12, 2
 
 
 def run(work: Path) -> list[Figure]:

@@ -37,6 +37,8 @@ SCENES, ITEMS = 16_000, 1_000
 DESTROYED = 0.5
 CLEAN = 0.45
 """Share of the pool that the CoCa is trained on: less than is clean, since the CLIP errs."""
+KEPT = 0.7
+"""Share of the recaptioned pool that passes the filter of the arm that has one."""
 SAMPLES_SEEN = 25_600
 BOILERPLATE = (
     "IMG_{n}.jpg", "click here to enlarge the picture", "image {n} of {m}", "no description available",
@@ -135,6 +137,13 @@ def arms(scorer: Path, writer: Path, truth: Path, temperature: float = 0.7) -> d
         **{f"ratio {share}": mixed(choice="ratio", ratio=share) for share in (0.25, 0.5, 0.75, 1.0)},
         "best of": mixed(choice="best"),
         "both drawn": mixed(choice="both", ratio=0.75),
+        "best of, then filtered": {
+            "recipe": {
+                "features": clip,
+                "recaption": recaption | {"mix": {"choice": "best"}},
+                "filters": [{"clip_score": {"keep_fraction": KEPT}}],
+            }
+        },
         "every caption true": {"recipe": {"recaption": oracle, "filters": []}},
     }
 
