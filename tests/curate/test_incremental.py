@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 
@@ -193,3 +194,13 @@ def test_two_nights_at_once_are_added_one_after_the_other(tmp_path: Path, recipe
         slow.add({})
     assert curate(pools[1], tmp_path / "out-1", recipe, "--after", str(state)) == 0
     assert len(list((state / "generations").iterdir())) == 3
+
+
+def test_a_state_on_a_store(tmp_path: Path, recipe: str) -> None:
+    pools, store = write_nights(tmp_path, [20]), f"memory://{tmp_path.name}/state"
+    for number, pool in enumerate(pools):
+        assert curate(pool, tmp_path / f"far-{number}", recipe, "--after", store) == 0
+        assert curate(pool, tmp_path / f"near-{number}", recipe, "--after", str(tmp_path / "state")) == 0
+    assert verdicts(tmp_path / "far-1") == verdicts(tmp_path / "near-1")
+    files = fsspec.filesystem("memory").find(f"/{tmp_path.name}/state")
+    assert len(files) == len([file for file in (tmp_path / "state").rglob("*.*") if file.is_file()])
