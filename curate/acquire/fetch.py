@@ -153,15 +153,15 @@ class Fetcher:
         return host
 
     def _robots(self, origin: str) -> Protego:
-        """The host's rules. Without robots.txt (4xx) all is allowed, with a broken one (5xx) nothing: RFC
-        9309.
+        """The host's rules. Without robots.txt (4xx) all is allowed, with a broken one (5xx) nothing, and of a long one
+        the first 512 kB hold: RFC 9309.
 
         Raises FetchFailure if the host itself cannot be reached, so that the page fails for that reason.
         """
         url = f"{origin}/robots.txt"
         try:
             for _ in range(self._limits.max_redirects + 1):
-                answer = self._get(url, _ROBOTS_BYTES, html_only=False)
+                answer = self._get(url, _ROBOTS_BYTES, html_only=False, cut=True)
                 if isinstance(answer, Page):
                     return Protego.parse(answer.content.decode("utf-8-sig", "replace"))
                 url = (answer and absolute_url(answer, url)) or ""
@@ -170,7 +170,7 @@ class Fetcher:
         except FetchFailure as failed:
             if failed.reason == "http_5xx":
                 return Protego.parse("User-agent: *\nDisallow: /")
-            if failed.reason not in ("http_4xx", "too_large", "protocol", "bad_redirect"):
+            if failed.reason not in ("http_4xx", "protocol", "bad_redirect"):
                 raise
         return Protego.parse("")
 
@@ -183,8 +183,8 @@ class Fetcher:
         if start > now:
             time.sleep(start - now)
 
-    def _get(self, url: str, max_bytes: int, *, html_only: bool) -> Page | str:
-        """One request without redirects: the page, or the address it points to."""
+    def _get(self, url: str, max_bytes: int, *, html_only: bool, cut: bool = False) -> Page | str:
+        """One request without redirects: the page, or the address it points to. What is too large is `cut`, or fails."""
         try:
             with (
                 deadline(time.monotonic() + self._limits.total_timeout),
@@ -194,7 +194,7 @@ class Fetcher:
                     return response.headers.get("location", "")[:8192]
                 _check(response, html_only=html_only)
                 asking = tuple((name, value) for name, value in response.headers.multi_items() if name in ASKING)
-                return Page(url, _read(response, max_bytes), response.charset_encoding, asking)
+                return Page(url, _read(response, max_bytes, cut), response.charset_encoding, asking)
         except RefusedAddress as refused:
             raise FetchFailure("refused_address") from refused
         except httpx.TimeoutException as late:
@@ -249,10 +249,12 @@ def _broken(message: str) -> FetchFailure:
     return FetchFailure("cut_off", again=True) if "message body" in message else FetchFailure("protocol")
 
 
-def _read(response: httpx.Response, max_bytes: int) -> bytes:
+def _read(response: httpx.Response, max_bytes: int, cut: bool) -> bytes:
     body = bytearray()
     for chunk in response.iter_bytes(65536):
         body += chunk
         if len(body) > max_bytes:
+            if cut:
+                return bytes(body[:max_bytes])
             raise FetchFailure("too_large")
     return bytes(body)

@@ -112,7 +112,7 @@ def questions(work: ShardWork, settings: Settings) -> list[Question]:
             # Each caption has a seed of its own, or all samples of an image would be drawn alike.
             seed = xxhash.xxh3_64_intdigest(f"{row['uid']}/{number}".encode(), settings.seed) & 0x7FFFFFFF
             caption = row["caption"] or ""
-            facts = [row["uid"], number, prompt, seed, None if settings.backend.needs_image else caption]
+            facts = [row["uid"], number, prompt, seed, caption if settings.backend.reads_caption else None]
             id = hashlib.sha256(orjson.dumps(facts)).hexdigest()[:32]
             found.append(Question(id, row["uid"], number, prompt, seed, caption, row["image_offset"] or 0,
                                   row["image_size"] or 0))  # fmt: skip

@@ -77,6 +77,11 @@ class Backend(BaseModel, ABC):
     """What it is asked where the settings name no prompts."""
 
     @property
+    def reads_caption(self) -> bool:
+        """Whether what it writes depends on the sample's own caption, so that another caption is another request."""
+        return not self.needs_image
+
+    @property
     @abstractmethod
     def model_name(self) -> str:
         """What the column `model` says."""

@@ -177,3 +177,10 @@ def test_the_command(server: Server, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "no-such-list.txt" in capsys.readouterr().err
     assert run(["crawl", f"{server.origin}/missing", "-o", out, "--allow-private"]) == 1
     assert run(["crawl", f"{server.origin}/1.html", "-o", str(tmp_path)]) == 2
+
+
+def test_of_a_long_robots_txt_the_beginning_holds(server: Server, tmp_path: Path) -> None:
+    server.robots += "\n" + "# a comment\n" * 60_000
+    report = crawl_paths(server, tmp_path, "/secret/page.html", "/good.html")
+    assert report.failures == {"robots": 1}
+    assert captions(tmp_path) == ["from /good.html"]

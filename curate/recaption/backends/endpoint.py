@@ -34,6 +34,10 @@ class Endpoint(ChatBackend):
     max_image_bytes: int = Field(4_000_000, ge=10_000)  # of a file sent as it is; a larger one is encoded anew
     show_caption: bool = False  # give the model the sample's own caption too, as data
 
+    @property
+    def reads_caption(self) -> bool:
+        return self.show_caption
+
     def messages(self, request: Request) -> list[dict[str, Any]]:
         """The image first, as most models were trained; then the prompt, and the caption as data where it is shown."""
         if request.image is None:
