@@ -184,7 +184,7 @@ class Fetcher:
             time.sleep(start - now)
 
     def _get(self, url: str, max_bytes: int, *, html_only: bool, cut: bool = False) -> Page | str:
-        """One request without redirects: the page, or the address it points to. What is too large is `cut`, or fails."""
+        """One request without redirects: the page, or the address it points to. One too large is `cut`, or fails."""
         try:
             with (
                 deadline(time.monotonic() + self._limits.total_timeout),
