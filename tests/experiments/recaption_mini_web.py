@@ -7,7 +7,7 @@ Run `make recaption`. Of 16,000 scenes, half lose their caption: a quarter get a
 3. `curate ablate` compares what a CLIP learns of the pool as it is, of the clean part alone, and of the pool with new
    captions in several mixtures: best of all (CapFilt), ratios, both with drawing; and with every caption true again.
 
-About 35 minutes on two cores.
+About 45 minutes on one core.
 """
 
 from __future__ import annotations
