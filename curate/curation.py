@@ -13,7 +13,7 @@ from curate import metrics
 from curate.engines import Engine
 from curate.errors import RequestError, WorkError
 from curate.global_features import global_folders, measure_global, split_features
-from curate.kept.night import Night, begin_night, open_state
+from curate.kept.night import Night, begin_night, open_state, with_artifacts
 from curate.manifest import SELECTION as SELECTION
 from curate.manifest import make_manifest
 from curate.measure import ShardReport, ShardTask, known_shards, measure_shards, merge_reports, shard_tasks
@@ -50,6 +50,8 @@ class Measured:
     seconds: float
     fitted: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What global features say of what they were fitted to."""
+    artifacts: dict[str, str] = field(default_factory=dict)
+    """Global features' artifacts in the pool's cache."""
 
     @property
     def samples(self) -> int:
@@ -94,9 +96,10 @@ def measure(pool: Pool, recipe: Recipe, engine: Engine, progress: Progress | Non
     if measured.samples == 0:
         raise WorkError(f"POOL: the shards of {pool.folder.url} hold no samples")
     if fitted:
-        tasks, more, said = measure_global(engine, tasks, measured.reports, measured.fingerprint, fitted, progress)
-        merged = merge_reports([*measured.reports, *more])
-        measured = Measured(tasks, merged, time.perf_counter() - began, said)
+        found = measure_global(engine, tasks, measured.reports, measured.fingerprint, fitted, progress)
+        merged = merge_reports([*measured.reports, *found.reports])
+        seconds = time.perf_counter() - began
+        measured = Measured(found.tasks, merged, seconds, found.said, found.artifacts)
     facts = measured.as_dict()
     counted.done(facts)
     log.info(
@@ -160,7 +163,8 @@ def curate_pool(
 
         pool = recaptioned(pool, recipe, engine, progress, stage)
     recipe = fit_recipe(recipe, pool)
-    measured = stage("measure", lambda: measure(pool, recipe, engine, progress))
+    fitted = recipe if state is None else with_artifacts(recipe, state)
+    measured = stage("measure", lambda: measure(pool, fitted, engine, progress))
     request = request_of(measured, recipe, samples_per_shard)
     night = None if state is None else begin_night(state, recipe, measured, request)
     request |= {} if night is None else night.request
@@ -186,7 +190,7 @@ def curate_pool(
     if pool.recaption is not None:
         manifest["recaption"] = pool.recaption
     if night is not None:
-        stage("remember", lambda: night.add(manifest))
+        stage("remember", lambda: night.add(manifest, measured))
         manifest["earlier"] = night.as_dict()
     stage("report", lambda: finish(pool, out, manifest))
     return manifest

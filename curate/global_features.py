@@ -54,6 +54,17 @@ class ApplyTask:
     artifact: str
 
 
+@dataclass(frozen=True)
+class Applied:
+    """What global features came to: the shards' tasks with these features added, a report for each shard and feature;
+    and by a feature's name, what it says of what it was fitted to, and its artifact in the cache."""
+
+    tasks: tuple[ShardTask, ...]
+    reports: list[ShardReport]
+    said: dict[str, dict[str, Any]]
+    artifacts: dict[str, str]
+
+
 def split_features(features: Sequence[Feature]) -> tuple[list[Feature], list[GlobalFeature]]:
     """The features that are measured from samples, and the global ones, those first that others read.
 
@@ -80,13 +91,10 @@ def measure_global(
     pool_fingerprint: str,
     features: Sequence[GlobalFeature],
     progress: Told | None = None,
-) -> tuple[tuple[ShardTask, ...], list[ShardReport], dict[str, dict[str, Any]]]:
-    """Fit and apply global features, in their order, to shards whose other features are measured.
-
-    Returns the shards' tasks with these features added, a report for each shard and feature, and what features
-    say of what they were fitted to, by name.
-    """
+) -> Applied:
+    """Fit and apply global features, in their order, to shards whose other features are measured."""
     artifacts: dict[str, Artifact] = {}
+    names: dict[str, str] = {}
     digests = {report.shard: report.digest for report in reports}
     samples = sum(report.samples for report in reports)
     made: list[ShardReport] = []
@@ -100,7 +108,7 @@ def measure_global(
         key = _key(feature, sources, pool_fingerprint, [target.digest for target in targets.values()])
         name = f"{ARTIFACTS}/{feature.name}-{key}.npz"
         artifact = _fitted(engine, narrow, samples, feature, name, known)
-        artifacts[feature.name] = artifact
+        artifacts[feature.name], names[feature.name] = artifact, name
         folder = f"{feature.name}-{_fingerprint(feature, sources, artifact)}"
         work = [ApplyTask(task, digests[task.shard.name], folder, feature, name) for task in narrow]
         here = feature.gpu and engine.gpu_here()
@@ -110,7 +118,7 @@ def measure_global(
                 progress(feature.name, len(made) % len(work) or len(work), len(work))
         tasks = [replace(task, features=(*task.features, (folder, feature))) for task in tasks]
     said = {feature.name: feature.report(artifacts[feature.name]) for feature in features}
-    return tuple(tasks), made, {name: facts for name, facts in said.items() if facts}
+    return Applied(tuple(tasks), made, {name: facts for name, facts in said.items() if facts}, names)
 
 
 def apply_shard(task: ApplyTask) -> ShardReport:

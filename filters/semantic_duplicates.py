@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -12,15 +13,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from filters._columns import Keys, Texts, Values
 from filters._groups import survivors
+from filters._memory import Decision, Past, RememberingFilter, Run
 from filters._vectors import nearest, unit
-from filters.contract import GENERATION, VERDICTS, PoolFilter
+from filters.contract import GENERATION, VERDICTS
 
 BLOCK = 4096  # samples compared at once: a matrix of 64 MiB
 BATCH = 1 << 14
+RUN_ROWS = 1 << 16  # embeddings remembered at once
 
 
-class SemanticDuplicates(PoolFilter):
+@dataclass(frozen=True)
+class Earlier:
+    """What is remembered of a cluster, best first: unit vectors, float32 (n, d), whether they stayed, and uids (n,)."""
+
+    vectors: np.ndarray
+    kept: np.ndarray
+    uids: pa.Array
+
+
+class SemanticDuplicates(RememberingFilter):
     """Within a cluster, of images whose embeddings have a cosine above 1 - `epsilon`, one stays (SemDeDup, Abbas et
     al. 2023, arXiv:2303.09540).
 
@@ -43,10 +56,38 @@ class SemanticDuplicates(PoolFilter):
         return (self.column, "cluster", "cluster_similarity", *extra)
 
     def drops(self, t: ir.Table) -> pa.Table:
-        found = [self._of_cluster(rows) for rows in _clusters(t.filter(t.cluster.notnull() & t[self.column].notnull()))]
+        found = [self._of_cluster(rows, None) for rows in _clusters(self._known(t))]
         return pa.concat_tables(found) if found else VERDICTS.empty_table()
 
-    def _of_cluster(self, rows: pa.Table) -> pa.Table:
+    def drops_after(self, t: ir.Table, past: Past) -> Decision:
+        found, looked_at = [VERDICTS.empty_table()], 0
+        for rows in _clusters(self._known(t)):
+            earlier = _earlier(past, rows["cluster"][0].as_py())
+            looked_at += 0 if earlier is None else len(earlier.kept)
+            found.append(self._of_cluster(rows, earlier))
+        verdicts = pa.concat_tables(found)
+        return Decision(verdicts, looked_at, lambda: self._runs(self._known(t), verdicts["row"], past.rows))
+
+    def _known(self, t: ir.Table) -> ir.Table:
+        return t.filter(t.cluster.notnull() & t[self.column].notnull())
+
+    def _of_cluster(self, rows: pa.Table, earlier: Earlier | None) -> pa.Table:
+        rows = self._best_first(rows)
+        vectors, decided, uids = unit(rows[self.column]), np.zeros(0, bool), rows["uid"].combine_chunks()
+        if earlier is not None:
+            vectors, decided = np.concatenate([earlier.vectors, vectors]), earlier.kept
+            uids = pa.concat_arrays([earlier.uids.cast(pa.string()), uids.cast(pa.string())])
+        kept, cosine, of = decide(vectors, 1 - self.epsilon, self.rule == "published", decided)
+        dropped = len(decided) + np.flatnonzero(~kept[len(decided) :])
+        known = of[dropped] >= 0
+        said = zip(cosine[dropped].tolist(), np.where(known, "kept", "dropped").tolist(), strict=True)
+        reason = [f"cosine {value:.3f} to a {other} image, > {1 - self.epsilon:.3f}" for value, other in said]
+        names = uids.take(pa.array(np.where(known, of[dropped], 0)))
+        survivor = pc.if_else(pa.array(known), names, pa.scalar(None, pa.string()))
+        here = rows["row"].take(pa.array(dropped - len(decided)))
+        return pa.table([here, pa.array(reason, pa.string()), survivor], schema=VERDICTS)
+
+    def _best_first(self, rows: pa.Table) -> pa.Table:
         keys = {
             "farthest": ("cluster_similarity", "ascending"),
             "nearest": ("cluster_similarity", "descending"),
@@ -55,21 +96,46 @@ class SemanticDuplicates(PoolFilter):
         order = [keys[self.keep], ("uid", "ascending"), ("row", "ascending")]
         if GENERATION in rows.column_names:
             order.insert(0, (GENERATION, "ascending"))
-        rows = rows.take(pc.sort_indices(rows, sort_keys=order))
-        kept, cosine, of = decide(unit(rows[self.column]), 1 - self.epsilon, chained=self.rule == "published")
-        dropped = np.flatnonzero(~kept)
-        known = of[dropped] >= 0
-        said = zip(cosine[dropped].tolist(), np.where(known, "kept", "dropped").tolist(), strict=True)
-        reason = [f"cosine {value:.3f} to a {other} image, > {1 - self.epsilon:.3f}" for value, other in said]
-        names = rows["uid"].take(pa.array(np.where(known, of[dropped], 0)))
-        survivor = pc.if_else(pa.array(known), names, pa.scalar(None, pa.string()))
-        return pa.table([rows["row"].take(pa.array(dropped)), pa.array(reason, pa.string()), survivor], schema=VERDICTS)
+        return rows.take(pc.sort_indices(rows, sort_keys=order))
+
+    def _runs(self, known: ir.Table, dropped: pa.ChunkedArray, first: int) -> Iterator[Run]:
+        """The embeddings of each cluster, best first: of the samples that stay, or by the published rule of all."""
+        gone, waiting = np.sort(dropped.to_numpy()), list[pa.Table]()
+        for rows in _clusters(known):
+            stays = ~np.isin(rows["row"].to_numpy(), gone)
+            rows = self._best_first(rows.append_column("stays", pa.array(stays)))
+            waiting.append(rows if self.rule == "published" else rows.filter(rows["stays"]))
+            if sum(map(len, waiting)) >= RUN_ROWS:
+                run = self._run(pa.concat_tables(waiting), first)
+                yield run
+                first, waiting = first + run.rows, []
+        if sum(map(len, waiting)):
+            yield self._run(pa.concat_tables(waiting), first)
+
+    def _run(self, rows: pa.Table, first: int) -> Run:
+        columns = {
+            "cluster": Keys.of(rows["cluster"].to_numpy().astype(np.uint64)),
+            "vector": Values([unit(rows[self.column])]),
+            "stays": Values([rows["stays"].to_numpy()]),
+            "uid": Texts.of(rows["uid"]),
+        }
+        return Run(first, len(rows), columns)
 
 
-def decide(vectors: np.ndarray, bound: float, chained: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _earlier(past: Past, cluster: int) -> Earlier | None:
+    """What is remembered of a cluster."""
+    if not past.rows:
+        return None
+    _, rows = past.ends("cluster", np.array([cluster], np.uint64), first=past.rows)
+    return Earlier(past.values("vector", rows), past.values("stays", rows), past.texts("uid", rows))
+
+
+def decide(
+    vectors: np.ndarray, bound: float, chained: bool, decided: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Who stays of unit vectors, float32 (n, d), best first: those without an earlier one at a cosine above `bound`.
 
-    Earlier ones are those kept, or with `chained` all of them.
+    Earlier ones are those kept, or with `chained` all of them. Of the first, `decided` (m,) says who stays already.
 
     Returns:
         kept (n,); the largest cosine to an earlier one (n,), and that one's position (n,): of the kept ones where
@@ -77,7 +143,9 @@ def decide(vectors: np.ndarray, bound: float, chained: bool) -> tuple[np.ndarray
     """
     count = len(vectors)
     kept, cosine, of = np.zeros(count, bool), np.zeros(count, np.float32), np.full(count, -1, np.int64)
-    for start in range(0, count, BLOCK):
+    done = 0 if decided is None else len(decided)
+    kept[:done] = decided if done else False
+    for start in range(done, count, BLOCK):
         span = slice(start, min(start + BLOCK, count))
         block = vectors[span]
         inside = np.tril((block @ block.T).round(6), -1) - np.triu(np.full((len(block), len(block)), 2, np.float32))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from curate.errors import RequestError, WorkError
 from curate.features.contract import GlobalFeature
 from curate.hashing import facts_hash
-from curate.kept.state import FORMAT, RunFact, State
+from curate.kept.state import ARTIFACTS, FORMAT, RunFact, State
 from curate.recipe import NamedFilter, Recipe
 from filters._memory import Decision, Past, RememberingFilter
 from filters.contract import PoolFilter
@@ -41,6 +42,26 @@ def begin_night(state: State, recipe: Recipe, measured: Measured, request: dict[
     shards = {report.shard: report.digest for report in measured.reports}
     folders = {column: folder for folder, f in measured.tasks[0].features for column in f.columns()}
     return Night(state, recipe, request, shards, folders)
+
+
+def with_artifacts(recipe: Recipe, state: State) -> Recipe:
+    """The recipe whose fitted features are those of the first night, so that a cluster means the same every night."""
+    features = []
+    for feature in recipe.features:
+        path = state.artifact(feature.name) if feature in _carried(recipe) else None
+        features.append(feature if path is None else feature.model_copy(update={"artifact": path}))
+    return replace(recipe, features=tuple(features))
+
+
+def _carried(recipe: Recipe) -> list[GlobalFeature]:
+    """The features that filters which remember read, and that are fitted to a pool."""
+    read = {column for step in remembering(recipe) for column in step.filter.reads}
+    return [
+        feature
+        for feature in recipe.features
+        if isinstance(feature, GlobalFeature) and feature.sample_rows and getattr(feature, "artifact", "") is None
+        and read & set(feature.columns())
+    ]  # fmt: skip
 
 
 class Night:
@@ -89,7 +110,7 @@ class Night:
         if not self.published:
             self._runs[name] = [self.state.write_run(name, run, self.night) for run in decision.remember()]
 
-    def add(self, manifest: Mapping[str, Any]) -> None:
+    def add(self, manifest: Mapping[str, Any], measured: Measured) -> None:
         """Make this pool a generation of the state, if it is none yet.
 
         Raises:
@@ -101,6 +122,11 @@ class Night:
             raise WorkError(
                 f"--after: another night was added to {self.state.folder.url} meanwhile; run the same command again"
             )
+        if not self.state.generations:
+            cache = measured.tasks[0].cache
+            for feature in _carried(self.recipe):
+                artifact = cache.read_bytes(measured.artifacts[feature.name])
+                self.state.folder.write_bytes(f"{ARTIFACTS}/{feature.name}.npz", artifact)
         before = self.state.generations[-1]["filters"] if self.state.generations else {}
         filters = {}
         for name, known in self._filters.items():

@@ -3,6 +3,7 @@
     STATE/generations/00003.json    what was curated: the pool, its shards' digests, the recipe, and of each filter
                                     that remembers, its parameters and the runs of all rows up to then
     STATE/runs/FILTER/…/            runs of rows, put together when there are many
+    STATE/artifacts/FEATURE.npz     what the first pool's features were fitted to, such as the centroids of clusters
 
 A generation appears whole, or not at all, and only once. The last two can be read: the last, and, to curate the last
 pool once more, the one before it.
@@ -24,7 +25,7 @@ from curate.storage import Folder
 from filters._memory import MOST_ROWS, Past, Run, merged
 
 FORMAT = 1
-GENERATIONS, RUNS = "generations", "runs"
+GENERATIONS, RUNS, ARTIFACTS = "generations", "runs", "artifacts"
 TOGETHER = 4
 """So many runs of about one size become one."""
 
@@ -71,6 +72,18 @@ class State:
         fact = RunFact(f"{run.first}-{run.first + run.rows}-{night}", run.first, run.rows)
         write_run(self._run_folder(name, fact.name), run)
         return fact
+
+    def artifact(self, feature: str) -> str | None:
+        """A local path of what a feature was fitted to for the first pool; None if there is none, or no generation."""
+        name = f"{ARTIFACTS}/{feature}.npz"
+        if not self.generations or not self.folder.exists(name):
+            return None
+        if self.folder.is_local:
+            return self.folder.path(name)
+        copy = Path(self._scratch.name) / name
+        copy.parent.mkdir(exist_ok=True)
+        self.folder.fs.get_file(self.folder.path(name), str(copy))
+        return str(copy)
 
     def put_together(self, name: str, runs: Sequence[RunFact], night: str) -> list[RunFact]:
         """The runs of a filter, where several of about one size follow each other as one."""
@@ -145,7 +158,7 @@ class State:
         if self.folder.exists() and self.folder.fs.isfile(self.folder.root):
             raise RequestError(f"--after: {where} is a file; give a folder")
         names = self._names()
-        if not names and any(name != RUNS for name in self._listed("") if name != GENERATIONS):
+        if not names and set(self._listed("")) - {GENERATIONS, RUNS, ARTIFACTS}:
             raise RequestError(
                 f"--after: {where} holds other files and no state; give a new folder, or that of a state"
             )

@@ -125,9 +125,9 @@ def test_a_night_killed_before_or_after_it_was_added_ends_the_same(
     assert curate(pools[1], tmp_path / "whole", recipe, "--after", str(tmp_path / "other")) == 0
     real = night_module.Night.add
 
-    def die(night: night_module.Night, manifest: dict[str, Any]) -> None:
+    def die(night: night_module.Night, *facts: Any) -> None:
         if moment == "publish":
-            real(night, manifest)
+            real(night, *facts)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -191,7 +191,7 @@ def test_two_nights_at_once_are_added_one_after_the_other(tmp_path: Path, recipe
     engine.close()
     assert curate(pools[2], tmp_path / "out-2", recipe, "--after", str(state)) == 0
     with pytest.raises(Exception, match=r"another night was added to .* meanwhile; run the same command again"):
-        slow.add({})
+        slow.add({}, measured)
     assert curate(pools[1], tmp_path / "out-1", recipe, "--after", str(state)) == 0
     assert len(list((state / "generations").iterdir())) == 3
 
@@ -204,3 +204,34 @@ def test_a_state_on_a_store(tmp_path: Path, recipe: str) -> None:
     assert verdicts(tmp_path / "far-1") == verdicts(tmp_path / "near-1")
     files = fsspec.filesystem("memory").find(f"/{tmp_path.name}/state")
     assert len(files) == len([file for file in (tmp_path / "state").rglob("*.*") if file.is_file()])
+
+
+def test_clusters_are_those_of_the_first_night(tmp_path: Path, tiny_clip: Path) -> None:
+    recipe, state = tmp_path / "semantic.yaml", tmp_path / "state"
+    recipe.write_text(
+        f"features:\n  clip: {{model: {tiny_clip}}}\n  clusters: {{clusters: 3}}\n"
+        "filters:\n  - image_size: {min_side: 32}\n  - semantic_duplicates: {epsilon: 0.001}\n"
+    )
+    pools, nights = write_nights(tmp_path, [20]), []
+    for number, pool in enumerate(pools):
+        assert curate(pool, tmp_path / f"out-{number}", str(recipe), "--after", str(state)) == 0
+        nights += verdicts(tmp_path / f"out-{number}")
+    engine = open_engine("local", 1)
+    fitted = load_recipe(str(recipe), (f"features.clusters.artifact={state / 'artifacts' / 'clusters.npz'}",))
+    tasks = measure(open_pool(str(tmp_path / "all")), fitted, engine).tasks
+    write_selection(select(engine, tasks, fitted, generations=[1, 2]), Folder(str(tmp_path / "one")))
+    engine.close()
+    assert nights == verdicts(tmp_path / "one")
+    first = {row["uid"] for row in nights[:20]}
+    assert {"200-copy", "201-resaved"} <= {key for key, of in _copies(tmp_path / "out-1").items() if of in first}
+    before = (tmp_path / "out-0" / "selection.parquet").read_bytes()
+    again = tmp_path / "again"
+    assert curate(pools[1], again, str(recipe), "--after", str(state)) == 0  # the last night, decided once more
+    assert verdicts(again) == verdicts(tmp_path / "out-1")
+    assert before == (tmp_path / "out-0" / "selection.parquet").read_bytes()
+
+
+def _copies(out: Path) -> dict[str, str]:
+    """What was dropped for another sample: key to that one's uid."""
+    rows = pq.read_table(out / "selection.parquet").to_pylist()
+    return {row["key"]: row["duplicate_of"] for row in rows if row["duplicate_of"]}

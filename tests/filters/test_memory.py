@@ -16,6 +16,7 @@ from filters._stars import NOTHING, Guesses, settle, stars
 from filters.exact_duplicates import ExactDuplicates
 from filters.near_duplicate_captions import NearDuplicateCaptions
 from filters.near_duplicate_images import NearDuplicateImages
+from filters.semantic_duplicates import SemanticDuplicates
 from tests.conftest import shared_data
 from tests.experiments.image_copies import COPIES, copy_of
 from tests.filters.conftest import Judge
@@ -31,6 +32,8 @@ FILTERS: list[RememberingFilter] = [
     NearDuplicateImages(mirror=True, rotations=True, keep="first"),
     NearDuplicateImages(verified=False, max_distance=8),
     NearDuplicateImages(verified=False, max_distance=0, hash="dhash", keep="highest_clip_score"),
+    SemanticDuplicates(epsilon=0.3),
+    SemanticDuplicates(epsilon=0.3, rule="published", keep="highest_clip_score"),
 ]
 NAMES = [f"{type(it).__name__}{number}" for number, it in enumerate(FILTERS)]
 
