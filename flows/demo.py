@@ -23,6 +23,7 @@ from curate.demo.truth import TruthScore, pool_urls, score_selection
 from curate.pool import open_pool
 from curate.report import write_report
 from curate.storage import Folder
+from flows.demo_recaption import recaption_demo
 from flows.proof import EVIDENCE, Arm, prove
 from trainer.scales import SCALES
 from trainer.tasks.write import write_classification_task
@@ -41,6 +42,8 @@ class DemoSize:
     samples: int = 3000
     test_items: int = 1500
     samples_seen: int = 38_400
+    writer_samples: int = 32_000
+    """Seen by the CoCa that writes new captions; 0: none are written."""
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
@@ -74,6 +77,10 @@ def run_demo(folder: Path, curate: Curate, size: DemoSize | None = None) -> dict
         ),
         overwrite=True,
     )
+    recaptioned = None
+    if size.writer_samples:
+        _say(began, "training a CoCa on what was kept, to write new captions for what clip_score dropped")
+        recaptioned = recaption_demo(folder, scorer.checkpoint, site.truth, scale, size.writer_samples)
     _say(began, "training on raw and on curated, at equal compute")
     notes = ["The raw arm's first model is also the scorer: curation had no outside model to lean on."]
     arms = [Arm("raw", str(pool)), Arm("curated", str(out / "shards"))]
@@ -90,6 +97,7 @@ def run_demo(folder: Path, curate: Curate, size: DemoSize | None = None) -> dict
         "crawl": dataclasses.asdict(crawled),
         "download": dataclasses.asdict(downloaded),
         "manifest": manifest,
+        "recaption": recaptioned,
         "evidence": evidence,
         "defects": defects(truth),
         "report": str(out / REPORT),

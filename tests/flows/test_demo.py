@@ -15,7 +15,7 @@ import pytest
 def test_the_demo_from_web_to_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     folder = tmp_path / "demo"
-    size = ["--samples", "150", "--samples-seen", "512", "--seeds", "2", "--json"]
+    size = ["--samples", "150", "--samples-seen", "512", "--writer-samples", "256", "--seeds", "2", "--json"]
     command = [sys.executable, "-m", "curate.cli", "demo", str(folder), *size]
     result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -34,10 +34,15 @@ def test_the_demo_from_web_to_evidence(tmp_path: Path, monkeypatch: pytest.Monke
     (comparison,) = result["evidence"]["comparisons"]
     low, high = comparison["interval"]
     assert low <= comparison["difference"] <= high
+    counts = result["recaption"]["counts"]
+    dropped = {step["filter"]: step["dropped"] for step in manifest["funnel"]}
+    assert counts["samples"] == len(selection) and counts["candidates"] == dropped["clip_score"]
+    assert counts["chosen"]["original"] + counts["replaced"] == counts["candidates"]
     page = (folder / "dataset" / "report.html").read_text()
     assert "Planted defects" in page and "which-object" in page
 
     trained = {p: p.stat().st_mtime_ns for p in folder.rglob("train.json")}
     again = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert again["evidence"] == result["evidence"] and again["manifest"] == manifest
+    assert again["recaption"] == result["recaption"]
     assert trained == {p: p.stat().st_mtime_ns for p in folder.rglob("train.json")}
