@@ -22,6 +22,7 @@ from curate.select import select
 from curate.selection import write_selection
 from curate.storage import Folder
 from tests.conftest import Pair, encoded, members, messy_pairs, pair, photo, write_shard
+from tests.curate.test_spark import java_of_spark
 
 RECIPE = """
 filters:
@@ -204,6 +205,22 @@ def test_a_state_on_a_store(tmp_path: Path, recipe: str) -> None:
     assert verdicts(tmp_path / "far-1") == verdicts(tmp_path / "near-1")
     files = fsspec.filesystem("memory").find(f"/{tmp_path.name}/state")
     assert len(files) == len([file for file in (tmp_path / "state").rglob("*.*") if file.is_file()])
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_a_night_on_spark_is_the_same(tmp_path: Path, recipe: str) -> None:
+    pytest.importorskip("pyspark", reason="needs pyspark: the extra `spark` is not installed")
+    if not java_of_spark():
+        pytest.skip("needs Java 17 or 21 with the vector module on the PATH; a night on Spark was not tested")
+    pools = write_nights(tmp_path, [20])
+    for number, pool in enumerate(pools):
+        for engine in ("local", "spark"):
+            out, state = tmp_path / f"{engine}-{number}", tmp_path / f"state-{engine}"
+            assert curate(pool, out, recipe, "--engine", engine, "--after", str(state)) == 0
+        assert verdicts(tmp_path / f"local-{number}") == verdicts(tmp_path / f"spark-{number}")
+    files = [sorted(f.relative_to(s) for f in s.rglob("*.*")) for s in tmp_path.glob("state-*")]
+    assert files[0] == files[1]
 
 
 def test_clusters_are_those_of_the_first_night(tmp_path: Path, tiny_clip: Path) -> None:
