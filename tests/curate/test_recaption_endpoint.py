@@ -356,8 +356,9 @@ def test_a_run_that_is_given_up_leaves_no_thread_and_sends_nothing_more() -> Non
         answers = endpoint(server, concurrency=4).write(requests())
         next(answers)
         answers.close()
+        time.sleep(0.5)  # what was on its way has come
         sent = len(server.questions)
-        time.sleep(0.3)
+        time.sleep(0.5)
         assert len(server.questions) == sent <= 10
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("recaption")]
 
