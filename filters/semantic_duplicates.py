@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from filters._columns import Keys, Texts, Values
-from filters._groups import survivors
+from filters._groups import NOBODY, survivors
 from filters._memory import Decision, Past, RememberingFilter, Run
 from filters._vectors import nearest, unit
 from filters.contract import GENERATION, VERDICTS
@@ -73,7 +73,7 @@ class SemanticDuplicates(RememberingFilter):
 
     def _of_cluster(self, rows: pa.Table, earlier: Earlier | None) -> pa.Table:
         rows = self._best_first(rows)
-        vectors, decided, uids = unit(rows[self.column]), np.zeros(0, bool), rows["uid"].combine_chunks()
+        vectors, decided, uids = unit(rows[self.column]), NOBODY, rows["uid"].combine_chunks()
         if earlier is not None:
             vectors, decided = np.concatenate([earlier.vectors, vectors]), earlier.kept
             uids = pa.concat_arrays([earlier.uids.cast(pa.string()), uids.cast(pa.string())])
@@ -131,7 +131,7 @@ def _earlier(past: Past, cluster: int) -> Earlier | None:
 
 
 def decide(
-    vectors: np.ndarray, bound: float, chained: bool, decided: np.ndarray | None = None
+    vectors: np.ndarray, bound: float, chained: bool, decided: np.ndarray = NOBODY
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Who stays of unit vectors, float32 (n, d), best first: those without an earlier one at a cosine above `bound`.
 
@@ -143,9 +143,8 @@ def decide(
     """
     count = len(vectors)
     kept, cosine, of = np.zeros(count, bool), np.zeros(count, np.float32), np.full(count, -1, np.int64)
-    done = 0 if decided is None else len(decided)
-    kept[:done] = decided if done else False
-    for start in range(done, count, BLOCK):
+    kept[: len(decided)] = decided
+    for start in range(len(decided), count, BLOCK):
         span = slice(start, min(start + BLOCK, count))
         block = vectors[span]
         inside = np.tril((block @ block.T).round(6), -1) - np.triu(np.full((len(block), len(block)), 2, np.float32))

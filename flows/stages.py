@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.settings import get_current_settings
 from prefect.states import State
 
-from curate import metrics
+from curate import locks, metrics
 from curate.curation import Stage
 from curate.errors import RequestError
 from curate.storage import Folder
@@ -91,12 +90,6 @@ def alone(folder: str) -> Iterator[None]:
         yield
         return
     name = hashlib.sha256(str(Path(target.root).resolve()).encode()).hexdigest()[:24]
-    locks = get_current_settings().home / "curate-locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with (locks / name).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            log.warning("another run works on %s; waiting for it", folder)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = get_current_settings().home / "curate-locks" / name
+    with locks.alone(lock, f"another run works on {folder}; waiting for it", log):
         yield

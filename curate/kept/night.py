@@ -46,10 +46,11 @@ def begin_night(state: State, recipe: Recipe, measured: Measured, request: dict[
 
 def with_artifacts(recipe: Recipe, state: State) -> Recipe:
     """The recipe whose fitted features are those of the first night, so that a cluster means the same every night."""
-    features = []
-    for feature in recipe.features:
-        path = state.artifact(feature.name) if feature in _carried(recipe) else None
-        features.append(feature if path is None else feature.model_copy(update={"artifact": path}))
+    paths = {feature.name: state.artifact(feature.name) for feature in _carried(recipe)}
+    features = (
+        feature.model_copy(update={"artifact": path}) if (path := paths.get(feature.name)) else feature
+        for feature in recipe.features
+    )
     return replace(recipe, features=tuple(features))
 
 

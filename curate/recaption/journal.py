@@ -8,7 +8,6 @@ not read, and its request is asked again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -21,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from curate import locks
 from curate.errors import WorkError
 from curate.storage import Folder
 
@@ -152,14 +152,8 @@ class Journals:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Wait until no other run on this machine asks the same backend about this pool, and keep others waiting."""
-        path = self._here(".lock").with_name(".lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                log.warning("another run writes captions into %s; waiting for it", self.folder.url)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        lock = self._here(".lock").with_name(".lock")
+        with locks.alone(lock, f"another run writes captions into {self.folder.url}; waiting for it", log):
             yield
 
     def _name(self, shard: str) -> str:

@@ -21,6 +21,8 @@ from typing import Any
 
 from PIL import Image
 
+from tests.running import running
+
 MODEL = "tiny-vlm"
 
 
@@ -244,13 +246,5 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def chat_server(script: Script | None = None, **more: Any) -> Iterator[ChatServer]:
-    server = ChatServer(script, **more)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with running(ChatServer(script, **more)) as server:
         yield server
-    finally:
-        server.stopping.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from PIL import Image
 
+from tests.running import running
+
 PAGE = b"<img src=/good.jpg alt='a page'>"
 
 
@@ -244,16 +246,8 @@ class _Handler(socketserver.BaseRequestHandler):
 
 @contextmanager
 def serving(context: ssl.SSLContext | None = None) -> Iterator[HostileServer]:
-    server = HostileServer(context)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with running(HostileServer(context)) as server:
         yield server
-    finally:
-        server.stopping.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def authority(folder: Path) -> tuple[Path, Callable[..., ssl.SSLContext]]:

@@ -27,7 +27,7 @@ from curate.cli import run
 from curate.demo.server import serve
 from curate.demo.site import Site, write_site
 from curate.errors import RequestError, WorkError
-from tests.curate.test_spark import java_of_spark
+from tests.curate.test_spark import need_spark
 
 PRIVATE = FetchLimits(allow_private=True, timeout=5, retries=0)
 
@@ -282,9 +282,7 @@ def test_workers_write_the_rows_of_one_process(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.spark
 def test_spark_writes_the_rows_of_one_process(tmp_path: Path) -> None:
-    pytest.importorskip("pyspark", reason="needs pyspark: the extra `spark` is not installed")
-    if not java_of_spark():
-        pytest.skip("needs Java 17 or 21 with the vector module on the PATH; Spark was not tested")
+    need_spark()
     files = [str(path) for path in many_files(tmp_path)]
     here, there = tmp_path / "here.parquet", tmp_path / "there.parquet"
     assert run(["crawl", *files, "-o", str(here)]) == 0

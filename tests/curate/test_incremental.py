@@ -22,7 +22,7 @@ from curate.select import select
 from curate.selection import write_selection
 from curate.storage import Folder
 from tests.conftest import Pair, encoded, members, messy_pairs, pair, photo, write_shard
-from tests.curate.test_spark import java_of_spark
+from tests.curate.test_spark import need_spark
 
 RECIPE = """
 filters:
@@ -210,9 +210,7 @@ def test_a_state_on_a_store(tmp_path: Path, recipe: str) -> None:
 @pytest.mark.spark
 @pytest.mark.slow
 def test_a_night_on_spark_is_the_same(tmp_path: Path, recipe: str) -> None:
-    pytest.importorskip("pyspark", reason="needs pyspark: the extra `spark` is not installed")
-    if not java_of_spark():
-        pytest.skip("needs Java 17 or 21 with the vector module on the PATH; a night on Spark was not tested")
+    need_spark()
     pools = write_nights(tmp_path, [20])
     for number, pool in enumerate(pools):
         for engine in ("local", "spark"):

@@ -32,12 +32,17 @@ def java_of_spark() -> bool:
     return "jdk.incubator.vector" in said
 
 
-@pytest.mark.slow
-@pytest.mark.spark
-def test_local_and_spark_write_the_same_bytes(tmp_path: Path, tiny_clip: Path) -> None:
+def need_spark() -> None:
+    """Skips a test, and says so, where Spark cannot start."""
     pytest.importorskip("pyspark", reason="needs pyspark: the extra `spark` is not installed")
     if not java_of_spark():
         pytest.skip("needs Java 17 or 21 with the vector module on the PATH; Spark was not tested")
+
+
+@pytest.mark.slow
+@pytest.mark.spark
+def test_local_and_spark_write_the_same_bytes(tmp_path: Path, tiny_clip: Path) -> None:
+    need_spark()
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE)
     found = []
