@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeVar
 
 import numpy as np
@@ -79,11 +79,17 @@ class CachedData:
         """This process's part of every batch from step `start` on; a batch depends only on seed and step."""
         size = len(self.images)
         local = scale.batch_size // world
+
+        @lru_cache(maxsize=2)  # the steps of an epoch share these, and a batch may lie in two
+        def order_of(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+            """The samples in the epoch's order, and the text that each of them has."""
+            order = np.random.default_rng([seed, 0, epoch]).permutation(size)
+            return order, self.draws.epoch(seed, epoch)[order]
+
         for step in range(start, scale.steps):
             first = step * scale.batch_size + rank * local
             epochs = range(first // size, (first + local - 1) // size + 1)
-            orders = [np.random.default_rng([seed, 0, epoch]).permutation(size) for epoch in epochs]
-            said = [self.draws.epoch(seed, epoch)[order] for epoch, order in zip(epochs, orders, strict=True)]
+            orders, said = zip(*map(order_of, epochs), strict=True)
             mine = slice(first - epochs[0] * size, first - epochs[0] * size + local)
             images, tokens = self.images[np.concatenate(orders)[mine]], self.tokens[np.concatenate(said)[mine]]
             rng = np.random.default_rng([seed, 1, step, rank])
