@@ -9,6 +9,7 @@ from __future__ import annotations
 from curate.acquire.compiled import Bytes, Table, compiled
 from curate.acquire.html_addresses import UNSURE, reference_at, write_address
 from curate.acquire.html_scan import ALT, FIGCAPTION, FIRST, IMAGE, KIND, TO, UP
+from curate.acquire.html_srcset import NONE, largest_in
 from curate.acquire.html_tokens import is_space
 
 # Columns of a row of pairs. Places are offsets in the arena: an address, and its caption behind it.
@@ -110,25 +111,34 @@ def _pixels(d: Bytes, i: int, end: int) -> int:
 
 
 @compiled
+def _source(d: Bytes, image: Table) -> tuple[int, int]:
+    """Where the reference to an image starts and ends; it starts at UNSURE, or NONE."""
+    for column in _SETS:
+        if image[column + 1] > image[column]:
+            start, end = largest_in(d, image[column], image[column + 1])
+            if start != NONE:
+                return start, end
+    for column in _SINGLE:
+        start, end = image[column], image[column + 1]
+        while start < end and is_space(d[start]):
+            start += 1
+        if start < end and not _inline(d, start, end):
+            return start, end
+    return NONE, 0
+
+
+@compiled
 def _pair(d: Bytes, image: Table, utf8: bool, folder: Bytes, origin: int, arena: Bytes, row: Table) -> int:
     """Writes the pair of an image with an alt text: 1, 0 if it has no text, UNSURE, or -2 if it has no address."""
     at = row[URL]
-    for column in _SETS:
-        if image[column + 1] > image[column]:
-            return UNSURE
-    source = -1
-    for column in _SINGLE:
-        if source < 0:
-            k = image[column]
-            while k < image[column + 1] and is_space(d[k]):
-                k += 1
-            if k < image[column + 1] and not _inline(d, k, image[column + 1]):
-                source = column
+    start, end = _source(d, image)
+    if start == UNSURE:
+        return UNSURE
     # The text first, behind where an address can end: most images have none, or one that is plain.
-    if source < 0:
+    if start == NONE:
         text = write_text(d, image[ALT], image[ALT + 1], utf8, arena, at)
         return UNSURE if text < 0 or image[TO] >= 0 else 0 if text == at else -2
-    row[CAPTION] = write_address(d, image[source], image[source + 1], folder, origin, arena, at)
+    row[CAPTION] = write_address(d, start, end, folder, origin, arena, at)
     if row[CAPTION] < 0:
         text = write_text(d, image[ALT], image[ALT + 1], utf8, arena, at)
         return 0 if text == at else UNSURE

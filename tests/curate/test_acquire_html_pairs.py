@@ -8,13 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from curate.acquire.html import TEXTS, PageImages, read_page
+from curate.acquire.html_addresses import UNSURE
 from curate.acquire.html_pairs import add_page
+from curate.acquire.html_srcset import NONE, largest_in
+from curate.acquire.html_text import attribute_text
+from curate.acquire.html_urls import largest_candidate
 from curate.acquire.pairs import SCHEMA, pair_uid
 from curate.acquire.pairs_batch import PairBatch
 
@@ -195,6 +200,37 @@ def test_broken_bytes_give_the_same_rows_both_ways(pieces: list[str], data: st.D
     compare(bytes(html))
 
 
+WORDS = [
+    "a.jpg",
+    "/b,c.jpg",
+    "320w",
+    "1.5x",
+    "2x",
+    "0x",
+    "1.w",
+    "1.00001w",
+    "12345678w",
+    "x",
+    "w",
+    "data:a",
+    "DATA:",
+    "7h",
+]
+MARKS = [",", " ", ", ", "\t", "\n", "\x0b", "\x1c", ",,", "&", "&#44;", "&amp;", "&comma;", "é", ""]
+
+
+@given(st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(MARKS)), max_size=8), st.booleans())
+@settings(deadline=None, max_examples=500)
+def test_srcsets_have_the_same_largest_candidate_both_ways(parts: list[tuple[str, str]], plain: bool) -> None:
+    text = "".join(word + (mark if not plain or mark in ", " else ", ") for word, mark in parts)
+    data = np.frombuffer(text.encode(), np.uint8)
+    start, end = largest_in(data, 0, data.size)
+    assert start != UNSURE or not plain
+    if start != UNSURE:
+        found = None if start == NONE else attribute_text(bytes(data[start:end]).decode())
+        assert found == largest_candidate(attribute_text(text))
+
+
 def test_every_kind_of_address_and_text() -> None:
     for url in URLS:
         for source in SOURCES:
@@ -254,6 +290,8 @@ CASES += [
     "<img src=h alt=\xe2\x80>",
     "<figure><figcaption>",
     "<a href=http://creativecommons>",
+    "<img alt=x src=a srcset='s.jpg 320w, l.jpg 1280.5w, , m.jpg 2x 10w,'>",
+    "<img alt=x srcset=s.jpg,><img alt=x srcset='a &#1'><img alt=x srcset='data:,a 2x'>",
 ]
 
 
