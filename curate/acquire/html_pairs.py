@@ -1,6 +1,6 @@
 """A page's pairs straight into a batch of columns: what `html.read_page` gives, at a fraction of its cost.
 
-Images that are as plain as most are read by `html_texts`, which is compiled; the others one by one, as by `read_page`.
+Images that are as plain as most are read by `html_plain`, which is compiled; the others one by one, as by `read_page`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from curate.acquire.fetch_optout import refusal
 from curate.acquire.html import PageImages, image_address, image_texts, language_of, open_graph, pairs_of, pixels
 from curate.acquire.html_markup import Scanned, read_markup
-from curate.acquire.html_texts import PER_IMAGE, write_pairs
+from curate.acquire.html_plain import PER_IMAGE, write_pairs
 from curate.acquire.html_urls import CLEAN_HOST, absolute_url
 from curate.acquire.pairs_batch import PairBatch
 
@@ -67,7 +67,8 @@ def _plain(batch: PairBatch, page: Scanned, base: str, number: int) -> tuple[int
     if not rows:
         return 0, 0, 0, 0
     folder, origin = _folder(base)
-    batch.reserve(rows, len(page.html) + rows * (len(folder) + 16))
+    room = len(page.html)  # for an address that stands before an alt text and a figure's caption
+    batch.reserve(2 * rows, len(page.html) + rows * (len(folder) + 16) + room)
     counts = np.empty(4, np.int64)
     data = np.frombuffer(page.html, np.uint8)
     added, batch.used = write_pairs(
@@ -78,6 +79,7 @@ def _plain(batch: PairBatch, page: Scanned, base: str, number: int) -> tuple[int
         origin,
         batch.arena,
         batch.used,
+        room,
         batch.rows[batch.count :],
         number,
         counts,

@@ -22,7 +22,7 @@ _INLINE_NAMES = """
 a abbr acronym b bdi bdo big cite code del dfn em font i ins kbd label mark q s samp small span strike strong sub sup
 time tt u var wbr
 """
-_INLINE = frozenset(_INLINE_NAMES.split())
+INLINE = frozenset(_INLINE_NAMES.split())  # tags that do not separate words
 # What Python calls by another name than browsers, or does not know: decoded as what is nearest.
 _CODECS = {"x-user-defined": "latin-1", "iso-8859-8-i": "iso-8859-8", "x-mac-cyrillic": "mac_cyrillic"} | {
     "windows-874": "cp874",
@@ -97,7 +97,7 @@ def _is_utf8(charset: str | None) -> bool:
 
 
 def _between_words(markup: re.Match[str]) -> str:
-    return "" if markup.group().startswith("<!--") or (markup.group(2) or "").lower() in _INLINE else " "
+    return "" if markup.group().startswith("<!--") or (markup.group(2) or "").lower() in INLINE else " "
 
 
 def _encoding(html: bytes, charset: str | None) -> str:

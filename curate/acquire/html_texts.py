@@ -1,27 +1,21 @@
-"""The texts and addresses of images that are as plain as most: compiled. The others are left to `html`.
+"""The text of attributes and captions, where it is as plain as most: compiled. The rest is left to `html_text`.
 
-What is written here is what `html_text.fold`, `html_text.attribute_text` and `html_urls.absolute_url` would give, or
-nothing at all: a reference, a space or an address of a rare kind, and bytes that are no UTF-8, are not decided here.
+What is written here is what `html_text.attribute_text` and `html_text.fold` would give, for captions what
+`html_text.Decoder.text` would, or nothing at all: a reference, a space or a tag of a rare kind, and bytes that are no
+UTF-8, are not decided here.
 """
 
 from __future__ import annotations
 
-from curate.acquire.compiled import Bytes, Table, compiled
-from curate.acquire.html_addresses import UNSURE, reference_at, write_address
-from curate.acquire.html_scan import ALT, FIGCAPTION, FIRST, IMAGE, KIND, TO, UP
-from curate.acquire.html_srcset import NONE, largest_in
-from curate.acquire.html_tokens import is_space
+import numpy as np
 
-# Columns of a row of pairs. Places are offsets in the arena: an address, and its caption behind it.
-PAGE, ORDER, URL, CAPTION, STOP, TEXT, WIDTH, HEIGHT = range(8)
-PAIR_COLUMNS = 8
-PER_IMAGE = 8  # steps of ORDER from one image to the next
+from curate.acquire.compiled import Bytes, compiled
+from curate.acquire.html_addresses import UNSURE, reference_at
+from curate.acquire.html_text import INLINE, MAX_CAPTION
+from curate.acquire.html_tokens import is_letter, is_space, key_of, name_at
 
-_MAX_CAPTION = 4096
-_MAX_SIDE = 100_000
-_SETS = (FIRST + 4, FIRST + 12, FIRST + 14)  # srcset, data-srcset, data-lazy-srcset
-_SINGLE = (FIRST + 6, FIRST + 8, FIRST + 10, FIRST + 2)  # data-src, data-original, data-lazy-src, src
-_WIDTH, _HEIGHT = FIRST + 16, FIRST + 18
+_INLINE = np.array(sorted(map(key_of, INLINE)))
+_NO_TEXT = np.array([key_of(name) for name in ("script", "style", "template")])  # what is in them is none
 
 
 @compiled
@@ -55,15 +49,33 @@ def _wide(d: Bytes, i: int, end: int) -> tuple[int, bool]:
 @compiled
 def write_text(d: Bytes, i: int, end: int, utf8: bool, arena: Bytes, at: int) -> int:
     """Writes an attribute's text, white space folded; behind it, or UNSURE."""
+    return _write(d, i, end, utf8, arena, at, False)
+
+
+@compiled
+def write_caption(d: Bytes, i: int, end: int, utf8: bool, arena: Bytes, at: int) -> int:
+    """Writes the text of a piece of markup, white space folded; behind it, or UNSURE."""
+    return _write(d, i, end, utf8, arena, at, True)
+
+
+@compiled
+def _write(d: Bytes, i: int, end: int, utf8: bool, arena: Bytes, at: int, markup: bool) -> int:
     first, gap = at, False
-    if end - i > _MAX_CAPTION:
+    if end - i > MAX_CAPTION:
         return UNSURE
     while i < end:
         c, size = int(d[i]), 1
         if c == 38:
             c, size = reference_at(d, i, end)
+            if c < 0 or (markup and size == 1 and i + 1 < end and (is_letter(d[i + 1]) or d[i + 1] == 60)):
+                return UNSURE  # a tag may stand in the middle of a reference
+        elif c == 60 and markup:
+            c, size = _tag(d, i, end)
             if c < 0:
                 return UNSURE
+            if c == 0:
+                i += size
+                continue
         elif c >= 128:
             if not utf8:
                 return UNSURE
@@ -90,102 +102,33 @@ def write_text(d: Bytes, i: int, end: int, utf8: bool, arena: Bytes, at: int) ->
 
 
 @compiled
-def _inline(d: Bytes, i: int, end: int) -> bool:
-    return i + 4 < end and d[i] == 100 and d[i + 1] == 97 and d[i + 2] == 116 and d[i + 3] == 97 and d[i + 4] == 58
-
-
-@compiled
-def _pixels(d: Bytes, i: int, end: int) -> int:
-    """Pixels of a width or height attribute, 0 for none, UNSURE with references in it."""
-    for k in range(i, end):
-        if d[k] == 38:
-            return UNSURE
-        if d[k] == 37:
-            return 0
-    while i < end and (d[i] == 32 or 9 <= d[i] <= 13):
+def _tag(d: Bytes, i: int, end: int) -> tuple[int, int]:
+    """What the tag at a place is in a text: 0 for nothing, a space, or UNSURE; and how many bytes it takes."""
+    first = i
+    i += 2 if i + 1 < end and d[i + 1] == 47 else 1
+    start = i
+    while i < end and (is_letter(d[i]) or (i > start and 48 <= d[i] <= 57)):
         i += 1
-    value, digits = 0, 0
-    while i < end and digits < 6 and 48 <= d[i] <= 57:
-        value, digits, i = value * 10 + int(d[i]) - 48, digits + 1, i + 1
-    return value if value <= _MAX_SIDE else 0
-
-
-@compiled
-def _source(d: Bytes, image: Table) -> tuple[int, int]:
-    """Where the reference to an image starts and ends; it starts at UNSURE, or NONE."""
-    for column in _SETS:
-        if image[column + 1] > image[column]:
-            start, end = largest_in(d, image[column], image[column + 1])
-            if start != NONE:
-                return start, end
-    for column in _SINGLE:
-        start, end = image[column], image[column + 1]
-        while start < end and is_space(d[start]):
-            start += 1
-        if start < end and not _inline(d, start, end):
-            return start, end
-    return NONE, 0
-
-
-@compiled
-def _pair(d: Bytes, image: Table, utf8: bool, folder: Bytes, origin: int, arena: Bytes, row: Table) -> int:
-    """Writes the pair of an image with an alt text: 1, 0 if it has no text, UNSURE, or -2 if it has no address."""
-    at = row[URL]
-    start, end = _source(d, image)
-    if start == UNSURE:
-        return UNSURE
-    # The text first, behind where an address can end: most images have none, or one that is plain.
-    if start == NONE:
-        text = write_text(d, image[ALT], image[ALT + 1], utf8, arena, at)
-        return UNSURE if text < 0 or image[TO] >= 0 else 0 if text == at else -2
-    row[CAPTION] = write_address(d, start, end, folder, origin, arena, at)
-    if row[CAPTION] < 0:
-        text = write_text(d, image[ALT], image[ALT + 1], utf8, arena, at)
-        return 0 if text == at else UNSURE
-    row[STOP] = write_text(d, image[ALT], image[ALT + 1], utf8, arena, row[CAPTION])
-    if row[STOP] <= row[CAPTION]:
-        return UNSURE if row[STOP] < 0 else 0
-    row[WIDTH] = _pixels(d, image[_WIDTH], image[_WIDTH + 1])
-    row[HEIGHT] = _pixels(d, image[_HEIGHT], image[_HEIGHT + 1])
-    return UNSURE if row[WIDTH] < 0 or row[HEIGHT] < 0 else 1
-
-
-@compiled
-def write_pairs(
-    d: Bytes, found: Table, utf8: bool, folder: Bytes, origin: int, arena: Bytes, at: int, pairs: Table, page: int,
-    counts: Table,
-) -> tuple[int, int]:  # fmt: skip
-    """Writes a page's plain pairs; how many, and where the arena goes on. What is found of other images stays.
-
-    `counts` gets the images, those without text, those without an address, and those that are not decided here; the
-    KIND of the others becomes -1.
-    """
-    counts[:] = 0
-    rows = 0
-    for k in range(found.shape[0]):
-        if found[k, KIND] == FIGCAPTION:
-            found[found[k, UP], FIRST] = 1  # this figure has a caption
-    for k in range(found.shape[0]):
-        image = found[k]
-        if image[KIND] != IMAGE:
-            continue
-        counts[0] += 1
-        captioned = image[UP] >= 0 and found[image[UP], FIRST] == 1
-        if image[ALT + 1] <= image[ALT] and not captioned:
-            image[KIND] = -1
-            counts[1] += 1
-            continue
-        row = pairs[rows]
-        row[URL] = at
-        gives = UNSURE if captioned else _pair(d, image, utf8, folder, origin, arena, row)
-        if gives == UNSURE:
-            counts[3] += 1
-            continue
-        image[KIND] = -1
-        counts[1] += gives == 0
-        counts[2] += gives == -2
-        if gives == 1:
-            row[PAGE], row[ORDER], row[TEXT] = page, (k + 1) * PER_IMAGE, 0
-            at = row[STOP]
-            rows += 1
-    return rows, at
+    if i >= end or i == start or not (d[i] == 62 or d[i] == 47 or is_space(d[i])):
+        return UNSURE, 1
+    key, _ = name_at(d, start, end)
+    for other in _NO_TEXT:
+        if key == other:
+            return UNSURE, 1
+    while i < end and d[i] != 62:
+        if d[i] == 61:
+            i += 1
+            if i >= end or d[i] != 34:
+                return UNSURE, 1
+            i += 1
+            while i < end and d[i] != 34:
+                i += 1
+        elif d[i] == 34 or d[i] == 39 or d[i] == 60:
+            return UNSURE, 1
+        i += 1
+    if i >= end:
+        return UNSURE, 1
+    for other in _INLINE:
+        if key == other:
+            return 0, i + 1 - first
+    return 32, i + 1 - first

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from curate.acquire.compiled import Bytes, Table, compiled
-from curate.acquire.html_texts import CAPTION, HEIGHT, ORDER, PAGE, PAIR_COLUMNS, PER_IMAGE, STOP, TEXT, URL, WIDTH
+from curate.acquire.html_plain import CAPTION, HEIGHT, ORDER, PAGE, PAIR_COLUMNS, PER_IMAGE, STOP, TEXT, URL, WIDTH
 
 if TYPE_CHECKING:
     from curate.acquire.pairs import Pair

@@ -290,6 +290,8 @@ CASES += [
     "<img src=h alt=\xe2\x80>",
     "<figure><figcaption>",
     "<a href=http://creativecommons>",
+    '<figure><img alt=x src=a><figcaption>a <b>b</b> &amp; <a href="x">c</a></figcaption></figure>',
+    "<figure><img src=a><figcaption>&am<b>p; &<i",
     "<img alt=x src=a srcset='s.jpg 320w, l.jpg 1280.5w, , m.jpg 2x 10w,'>",
     "<img alt=x srcset=s.jpg,><img alt=x srcset='a &#1'><img alt=x srcset='data:,a 2x'>",
 ]
