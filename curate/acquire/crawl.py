@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from curate import metrics
-from curate.acquire.crawl_parts import ArchiveTask, add_page, add_written, read_archive
-from curate.acquire.fetch import Fetcher, FetchFailure, FetchLimits, Page
-from curate.acquire.fetch_optout import product
-from curate.acquire.html import ALL_TEXTS, TEXTS, PageImages, absolute_url, read_page
-from curate.acquire.pairs import PairWriter, merge_pairs, write_json
-from curate.acquire.warc import archive_pages, is_archive
+from curate.acquire.crawl_addresses import is_address, read_addresses
+from curate.acquire.crawl_parts import (
+    ArchiveTask,
+    Counts,
+    counts_of,
+    finished,
+    is_finished,
+    parts_beside,
+    read_archive,
+)
+from curate.acquire.fetch import FetchLimits
+from curate.acquire.html import ALL_TEXTS, TEXTS
+from curate.acquire.pairs import merge_pairs, write_json
+from curate.acquire.warc import is_archive
 from curate.engines import open_engine
 from curate.errors import RequestError, WorkError
 
-if TYPE_CHECKING:
-    from curate.acquire.pairs_batch import PairBatch
-
-_MAX_LINE = 8192  # characters of a line in a URL list
 DISTINCT = ("uid", "url")
+_PARTS = 1  # the version of the parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class CrawlReport:
     repeated: int  # pairs shown again on the same page
     not_distinct: int = 0  # further pairs of an address or uid that came before, on any page
     failures: Mapping[str, int] = field(default_factory=dict)  # reason -> pages, most frequent first
+    parts_before: int = 0  # parts of the work that a run before this one, which was interrupted, had finished
     seconds: float = 0.0
 
 
@@ -79,24 +82,27 @@ def crawl(
     if together and not all(map(is_archive, sources)):
         raise RequestError("SOURCE: --engine spark and --workers read WARC and WAT files; one process fetches pages")
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        if together:
-            totals, failures, parts = _with_engine(sources, Path(folder), limits, texts, engine, workers)
-        else:
-            totals, failures, parts = _here(sources, Path(folder) / "0", limits, texts)
-        if not totals["pages_read"]:
-            _nothing(sources, failures)
+    with parts_beside(out, _request(sources, limits, texts)) as folder:
+        repeated, before = _read(sources, folder, limits, texts, engine if together else None, workers)
+        parts, counts = finished(folder), Counts()
+        for part in parts:
+            counts.update(counts_of(part))
+        totals, failures = counts.totals, counts.failures
         left_out = 0
-        if len(parts) == 1 and distinct is None:
+        if totals["pages_read"] and len(parts) == 1 and distinct is None:
             parts[0].replace(out)
-        else:
+        elif totals["pages_read"]:
             totals["pairs"], left_out = merge_pairs(parts, out, distinct)
-    names = ("pages_repeated", "pages_read", "images", "pairs", "without_text", "without_url", "repeated")
+    if not totals["pages_read"]:
+        _nothing(sources, failures)
+    names = ("pages_read", "images", "pairs", "without_text", "without_url", "repeated")
     report = CrawlReport(
         pages=totals["pages_read"] + failures.total(),
+        pages_repeated=repeated,
         **{name: totals[name] for name in names},
         not_distinct=left_out,
         failures=dict(sorted(failures.items(), key=lambda item: (-item[1], item[0]))),
+        parts_before=before,
         seconds=round(time.monotonic() - started, 3),
     )
     write_json(report_path(out), asdict(report))
@@ -104,43 +110,55 @@ def crawl(
     return report
 
 
-def _here(
-    sources: Sequence[str], part: Path, limits: FetchLimits, texts: Sequence[str]
-) -> tuple[Counter[str], Counter[str], list[Path]]:
-    totals: Counter[str] = Counter()
-    failures: Counter[str] = Counter()
-    with PairWriter(part) as writer:
-        for page in _pages(sources, limits, totals, failures, texts, writer.batch):
-            add_page(writer, totals, page)
-    add_written(writer, totals)
-    return totals, failures, [part]
-
-
-def _with_engine(
-    sources: Sequence[str], folder: Path, limits: FetchLimits, texts: Sequence[str], engine: str, workers: int
-) -> tuple[Counter[str], Counter[str], list[Path]]:
-    totals: Counter[str] = Counter()
-    failures: Counter[str] = Counter()
-    parts = [(folder / str(number)).absolute() for number in range(len(sources))]
-    tasks = [
-        ArchiveTask(_whole(source), str(part), limits, tuple(texts))
-        for source, part in zip(sources, parts, strict=True)
+def _request(sources: Sequence[str], limits: FetchLimits, texts: Sequence[str]) -> dict[str, Any]:
+    """What the parts of a crawl depend on: not how fast and how patiently pages are asked for."""
+    files = [Path(source) for source in sources]
+    stats = [path.stat() if path.is_file() else None for path in files]
+    facts = [
+        [_whole(name), stat and stat.st_size, stat and stat.st_mtime_ns]
+        for name, stat in zip(sources, stats, strict=True)
     ]
-    running = open_engine(engine, workers if engine == "local" or workers > 1 else None)
-    try:
-        for counted, failed in running.map(read_archive, tasks):
-            totals.update(counted)
-            failures.update(failed)
-    finally:
-        running.close()
-    return totals, failures, parts
+    kept = {name: getattr(limits, name) for name in ("allow_private", "user_agent", "max_bytes", "max_redirects")}
+    return {"parts": _PARTS, "sources": facts, "texts": list(texts), "limits": kept}
+
+
+def _read(
+    sources: Sequence[str], folder: Path, limits: FetchLimits, texts: Sequence[str], engine: str | None, workers: int
+) -> tuple[int, int]:
+    """Writes the parts that are not finished; how many addresses were repeated, and how many parts were finished."""
+    repeated = before = 0
+    tasks = []
+    for archives, numbered in itertools.groupby(enumerate(sources), key=lambda one: is_archive(one[1])):
+        group = list(numbered)
+        if not archives:
+            name = f"{group[0][0]:06d}"
+            more = read_addresses([source for _, source in group], folder, name, limits, texts)
+            repeated, before = repeated + more[0], before + more[1]
+            continue
+        for number, source in group:
+            part = folder / f"{number:06d}.parquet"
+            if is_finished(part):
+                before += 1
+            else:
+                tasks.append(ArchiveTask(_whole(source), str(part), limits, tuple(texts)))
+    if engine is None:
+        for task in tasks:
+            read_archive(task)
+    elif tasks:
+        running = open_engine(engine, workers if engine == "local" or workers > 1 else None)
+        try:
+            for _ in running.map(read_archive, tasks):
+                pass
+        finally:
+            running.close()
+    return repeated, before
 
 
 def _whole(source: str) -> str:
     return source if "://" in source else str(Path(source).absolute())
 
 
-def _nothing(sources: Sequence[str], failures: Counter[str]) -> None:
+def _nothing(sources: Sequence[str], failures: Mapping[str, int]) -> None:
     if set(failures) <= {"broken_warc"} and all(map(is_archive, sources)):
         raise RequestError(f"{', '.join(sources)[:500]}: holds no WARC response and no WAT record")
     raise WorkError(f"no page could be read: {_in_words(failures)}")
@@ -166,88 +184,9 @@ def _check_request(
     if out.is_dir():
         raise RequestError(f"{out}: is a folder; name the Parquet file to write")
     for source in sources:
-        stored = _is_address(source) or ("://" in source and is_archive(source))
+        stored = is_address(source) or ("://" in source and is_archive(source))
         if not stored and not Path(source).is_file():
             raise RequestError(f"{source}: is neither a file, an http(s) address nor an archive in a store")
-
-
-def _is_address(source: str) -> bool:
-    return source.lower().startswith(("http://", "https://"))
-
-
-def _pages(
-    sources: Sequence[str],
-    limits: FetchLimits,
-    totals: Counter[str],
-    failures: Counter[str],
-    texts: Sequence[str],
-    batch: PairBatch,
-) -> Iterator[PageImages]:
-    """The pages of the sources in order; neighbouring addresses are fetched together."""
-    for archives, group in itertools.groupby(sources, key=is_archive):
-        if archives:
-            for source in group:
-                yield from archive_pages(source, failures, limits, texts, batch)
-        else:
-            yield from _fetched(_addresses(group, totals), limits, failures, texts)
-
-
-def _addresses(sources: Iterable[str], totals: Counter[str]) -> Iterator[str]:
-    """Every address once, in order."""
-    seen: set[str] = set()
-    for source in sources:
-        for url in [source] if _is_address(source) else _listed(Path(source)):
-            if url in seen:
-                totals["pages_repeated"] += 1
-            else:
-                seen.add(url)
-                yield url
-
-
-def _listed(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            url = line.strip()
-            if url and not url.startswith("#"):
-                yield url[:_MAX_LINE]
-
-
-def _fetched(
-    urls: Iterable[str], limits: FetchLimits, failures: Counter[str], texts: Sequence[str]
-) -> Iterator[PageImages]:
-    """Fetches pages in many threads and gives them in the order of the addresses."""
-    agent = product(limits.user_agent)
-
-    def read(future: Future[Page]) -> Iterator[PageImages]:
-        try:
-            page = future.result()
-        except FetchFailure as failed:
-            failures[failed.reason] += 1
-            return
-        found = read_page(page.content, page.url, page.charset, headers=page.headers, texts=texts, agent=agent)
-        if found.refused is None:
-            yield found
-        else:
-            failures[found.refused] += 1
-
-    def fetch(url: str) -> Page:
-        if absolute_url(url, url) is None:
-            raise FetchFailure("bad_url")
-        return fetcher.fetch(url)
-
-    waiting: deque[Future[Page]] = deque()
-    window = limits.threads * 4  # pages in flight or waiting for their turn: bounds the memory
-    with Fetcher(limits) as fetcher, ThreadPoolExecutor(limits.threads, "crawl") as threads:
-        try:
-            for url in urls:
-                waiting.append(threads.submit(fetch, url))
-                if len(waiting) >= window:
-                    yield from read(waiting.popleft())
-            while waiting:
-                yield from read(waiting.popleft())
-        finally:
-            for future in waiting:  # on an error or an interrupt, do not fetch the rest first
-                future.cancel()
 
 
 def _in_words(failures: Mapping[str, int]) -> str:

@@ -1,22 +1,53 @@
-"""One archive to one file of pairs: what an engine runs, on this machine or on a cluster."""
+"""The parts that a crawl is written in: an archive each, or some addresses. A run that was killed goes on behind them.
+
+They lie in a hidden folder beside the file that the crawl writes, a Parquet file each and, written last, a JSON file of
+what was counted.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
+import shutil
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from curate.acquire.fetch import FetchLimits
 from curate.acquire.html import PageImages
-from curate.acquire.pairs import PairWriter
+from curate.acquire.pairs import PairWriter, write_json
 from curate.acquire.warc import archive_pages
+from curate.locks import alone
 
+_LOG = logging.getLogger(__name__)
 _COUNTED = ("images", "without_text", "without_url", "repeated")
+_REQUEST = "request.json"
+_UNREAD = "no_archive"  # a later try may read it
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What was counted on the pages of a part, and the pages that failed, by reason."""
+
+    totals: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    def add(self, page: PageImages) -> None:
+        self.totals["pages_read"] += 1
+        for name in _COUNTED:
+            self.totals[name] += getattr(page, name)
+
+    def update(self, other: Counts) -> None:
+        self.totals.update(other.totals)
+        self.failures.update(other.failures)
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveTask:
-    """A WARC or WAT file to read, and the Parquet file to write, on a disk that the driver sees too."""
+    """A WARC or WAT file to read, and the part to write, on a disk that the driver sees too: what an engine runs."""
 
     source: str
     part: str
@@ -24,26 +55,68 @@ class ArchiveTask:
     texts: tuple[str, ...]
 
 
-def read_archive(task: ArchiveTask) -> tuple[Counter[str], Counter[str]]:
-    """Writes the pairs of one archive; what was counted, and the pages that failed, by reason."""
-    totals: Counter[str] = Counter()
-    failures: Counter[str] = Counter()
-    with PairWriter(Path(task.part)) as writer:
-        for page in archive_pages(task.source, failures, task.limits, task.texts, writer.batch):
-            add_page(writer, totals, page)
-    add_written(writer, totals)
-    return totals, failures
+def read_archive(task: ArchiveTask) -> None:
+    """Writes the part of one archive."""
+    with writing(Path(task.part)) as (writer, counts):
+        for page in archive_pages(task.source, counts.failures, task.limits, task.texts, writer.batch):
+            writer.add(page.pairs)
+            counts.add(page)
 
 
-def add_page(writer: PairWriter, totals: Counter[str], page: PageImages) -> None:
-    """Writes a page's pairs and counts it."""
-    writer.add(page.pairs)
-    totals["pages_read"] += 1
-    for name in _COUNTED:
-        totals[name] += getattr(page, name)
+@contextmanager
+def writing(part: Path) -> Iterator[tuple[PairWriter, Counts]]:
+    """A part to be filled; it is finished behind the block."""
+    counts = Counts()
+    with PairWriter(part) as writer:
+        yield writer, counts
+    counts.totals.update(pairs=writer.rows, repeated=writer.repeated)
+    write_json(part.with_suffix(".json"), {"totals": counts.totals, "failures": counts.failures})
 
 
-def add_written(writer: PairWriter, totals: Counter[str]) -> None:
-    """Counts what a writer wrote, once it is closed."""
-    totals["pairs"] += writer.rows
-    totals["repeated"] += writer.repeated
+def is_finished(part: Path) -> bool:
+    """Whether a part need not be written again."""
+    return part.exists() and part.with_suffix(".json").exists() and _UNREAD not in counts_of(part).failures
+
+
+def counts_of(part: Path) -> Counts:
+    told = json.loads(part.with_suffix(".json").read_bytes())
+    return Counts(Counter(told["totals"]), Counter(told["failures"]))
+
+
+@contextmanager
+def parts_beside(out: Path, request: Mapping[str, Any]) -> Iterator[Path]:
+    """The folder of the parts of a crawl into `out`; those of another request are dropped.
+
+    It is removed behind the block, but not if that fails with parts finished, nor if an archive could not be read: then
+    the same crawl reads only what is left.
+    """
+    folder = out.absolute().with_name(f".{out.name}.parts")
+    with alone(folder / "lock", f"{out}: another curate crawl is writing it; waiting until it ends", _LOG):
+        wanted = json.loads(json.dumps(request))
+        if finished(folder) and _request(folder) != wanted:
+            _LOG.warning("%s: what an interrupted crawl of other sources or settings had read is dropped", out)
+        if _request(folder) != wanted:
+            for path in folder.iterdir():
+                if path.name != "lock":
+                    path.unlink()
+            write_json(folder / _REQUEST, wanted)
+        try:
+            yield folder
+        except BaseException:
+            if not any(map(is_finished, finished(folder))):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        if all(map(is_finished, finished(folder))):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def finished(folder: Path) -> list[Path]:
+    """The parts that were written to their end, in the order of their names."""
+    return sorted(path for path in folder.glob("*.parquet") if path.with_suffix(".json").exists())
+
+
+def _request(folder: Path) -> Any:
+    try:
+        return json.loads((folder / _REQUEST).read_bytes())
+    except (OSError, ValueError):
+        return None

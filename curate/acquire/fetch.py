@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -22,7 +23,8 @@ _ROBOTS_BYTES = 512 * 1024
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _REDIRECTS = (301, 302, 303, 307, 308)
 ASKING = ("x-robots-tag", "tdm-reservation", "content-language")  # headers that say how a page may be used
-_MAX_PAUSE = 30.0  # seconds; a longer Crawl-delay is not waited for in full, and a longer Retry-After not at all
+# Seconds. A longer Crawl-delay is not kept in full, and a host with a longer Retry-After is given up until then.
+_MAX_PAUSE = 30.0
 
 
 class FetchFailure(Exception):
@@ -72,6 +74,7 @@ class _Host:
     next_at: float = 0.0  # monotonic time from which the next request may go out
     failures: int = 0  # times that robots.txt could not be reached
     dead: FetchFailure | None = None  # set once it is given up, so that its other pages fail at once
+    dead_until: float = math.inf  # monotonic time
 
 
 class Fetcher:
@@ -124,7 +127,12 @@ class Fetcher:
                 raise FetchFailure("robots")
             with host.slots:
                 self._wait(host)
-                answer = self._get(safe, self._limits.max_bytes, html_only=True)
+                try:
+                    answer = self._get(safe, self._limits.max_bytes, html_only=True)
+                except FetchFailure as failed:
+                    if failed.wait:
+                        self._rest(host, failed)
+                    raise
             if isinstance(answer, Page):
                 return answer
             url = (answer and absolute_url(answer, safe)) or ""
@@ -138,7 +146,7 @@ class Fetcher:
         with self._hosts_lock:
             host = self._hosts.setdefault(origin, _Host(threading.Semaphore(max(1, self._limits.threads_per_host))))
         with host.lock:  # the first thread reads robots.txt, the others wait for it
-            if host.dead is not None:
+            if host.dead is not None and time.monotonic() < host.dead_until:
                 raise FetchFailure(host.dead.reason)
             if host.robots is None:
                 try:
@@ -173,6 +181,16 @@ class Fetcher:
             if failed.reason not in ("http_4xx", "protocol", "bad_redirect"):
                 raise
         return Protego.parse("")
+
+    @staticmethod
+    def _rest(host: _Host, told: FetchFailure) -> None:
+        """A server that asked to wait is left alone by all pages of its host."""
+        with host.lock:
+            now = time.monotonic()
+            if told.wait > _MAX_PAUSE:
+                host.dead, host.dead_until = told, now + told.wait
+            else:
+                host.next_at = max(host.next_at, now + told.wait)
 
     @staticmethod
     def _wait(host: _Host) -> None:

@@ -1,8 +1,8 @@
 """Reads the records of WARC and WAT files: decompressed ahead by a thread, and past places that are broken.
 
-gzip files are decompressed by ISA-L in a thread, without Python's lock, while the pages before are read. It says nothing
-of where in the file a record is, so a file that turns out to be damaged is read again by fastwarc alone, record by
-record, from the first that was not given yet.
+gzip files are decompressed by ISA-L in a thread, without Python's lock, while the pages before are read. It says
+nothing of where in the file a record is, so a file that turns out to be damaged is read again by fastwarc alone, from
+the first record that was not given yet.
 """
 
 from __future__ import annotations

@@ -62,5 +62,9 @@ def command(
         return
     click.echo(f"{report.pairs} pairs from {report.pages_read} of {report.pages} pages -> {out}")
     click.echo(f"images: {report.images}, without text: {report.without_text}, without address: {report.without_url}")
+    if report.parts_before:
+        click.echo(f"parts finished by an earlier run: {report.parts_before}")
     for reason, count in report.failures.items():
         click.echo(f"pages not read, {reason}: {count}")
+    if report.failures.get("no_archive"):
+        click.echo("run the same command again to read only the archives that could not be read")
