@@ -19,7 +19,6 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +36,7 @@ _DRAWS = 30
 _SIGMAS = 4.0  # above the draws' mean
 _MOST_VALUES = 1000  # of a column other than the host; one with more is no label
 _NAMED = 3
+_HOST = r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#]*@)?(?P<host>\[[^/?#\]]*\]|[^/?#:@\[\]]+)"
 _Z = 1.959964  # 95 %
 
 
@@ -96,20 +96,18 @@ def shifts(table: pa.Table, failed: np.ndarray, labels: Sequence[str]) -> list[S
     """
     if not failed.any() or failed.all():
         return []
-    hosts = pa.array([_host(url) for url in table["url"].to_pylist()], pa.string())
-    found = [shift("host", hosts, failed)]
+    found = [shift("host", _hosts(table["url"]), failed)]
     for name in labels:
-        column = table[name].combine_chunks()
-        if 2 <= pc.count_distinct(column, mode="all").as_py() <= _MOST_VALUES:
-            found.append(shift(name, column, failed))
+        if 2 <= pc.count_distinct(table[name], mode="all").as_py() <= _MOST_VALUES:
+            found.append(shift(name, table[name], failed))
     return found
 
 
-def shift(name: str, column: pa.Array, failed: np.ndarray) -> Shift:
+def shift(name: str, column: pa.ChunkedArray, failed: np.ndarray) -> Shift:
     """The shift of one column (values of any type, nulls are a value)."""
-    encoded = pc.dictionary_encode(column, null_encoding="encode")
-    codes = encoded.indices.to_numpy(zero_copy_only=False)
-    values = [str(value) for value in encoded.dictionary.to_pylist()]
+    chunks = pc.dictionary_encode(column, null_encoding="encode").chunks  # of one dictionary
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
+    values = [str(value) for value in chunks[-1].dictionary.to_pylist()]
     asked = np.bincount(codes, minlength=len(values))
     lost = np.bincount(codes[failed], minlength=len(values))
     draws = np.random.default_rng(0).multivariate_hypergeometric(asked, int(failed.sum()), _DRAWS, method="marginals")
@@ -127,14 +125,13 @@ def _distance(asked: np.ndarray, lost: np.ndarray) -> float:
     return float(np.abs(asked / asked.sum() - got / got.sum()).sum() / 2)
 
 
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or "(none)"
-    except ValueError:
-        return "(none)"
+def _hosts(urls: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The host of each address, in lower case; (none) where there is none."""
+    found = pc.struct_field(pc.extract_regex(urls, _HOST), 0)
+    return pc.fill_null(pc.utf8_lower(found), "(none)")
 
 
-def compare(uids: Sequence[str], arrived: np.ndarray, earlier: str) -> Comparison:
+def compare(uids: pa.ChunkedArray, arrived: np.ndarray, earlier: str) -> Comparison:
     """This pool's success against that of an earlier pool, a folder or URL with img2dataset's shard tables.
 
     Args:
@@ -143,16 +140,16 @@ def compare(uids: Sequence[str], arrived: np.ndarray, earlier: str) -> Compariso
     Raises RequestError if there is no such pool.
     """
     before = statuses(earlier)
-    here = dict(zip(uids, arrived.tolist(), strict=True))
-    common = here.keys() & before.keys()
-    if not common:
-        difference = newcombe(int(arrived.sum()), len(uids), sum(before.values()), len(before))
-        rates = (sum(here.values()) / max(1, len(here)), sum(before.values()) / max(1, len(before)))
+    here = pa.table({"uid": uids, "here": pa.array(arrived)})
+    common = here.join(before, "uid", join_type="inner")
+    if not len(common):
+        earlier_hits = pc.sum(before["arrived"]).as_py() or 0
+        difference = newcombe(int(arrived.sum()), len(arrived), earlier_hits, len(before))
+        rates = (float(arrived.sum()) / max(1, len(arrived)), earlier_hits / max(1, len(before)))
         beyond = difference[1] > MOST_POINTS or difference[2] < -MOST_POINTS
         return Comparison(earlier, 0, *rates, *difference, 0, 0, beyond)
-    only_here = sum(here[uid] and not before[uid] for uid in common)
-    only_there = sum(before[uid] and not here[uid] for uid in common)
-    both = sum(here[uid] and before[uid] for uid in common)
+    now, then = common["here"].to_numpy(), common["arrived"].to_numpy()
+    both, only_here, only_there = (int(rows.sum()) for rows in (now & then, now & ~then, ~now & then))
     points, low, high = agresti_min(only_here, only_there, len(common))
     either = both + only_here + only_there
     beyond = low > MOST_POINTS or high < -MOST_POINTS or both < LEAST_COMMON * either
@@ -160,9 +157,9 @@ def compare(uids: Sequence[str], arrived: np.ndarray, earlier: str) -> Compariso
     return Comparison(earlier, len(common), *rates, points, low, high, only_here, only_there, beyond)
 
 
-def statuses(pool: str) -> dict[str, bool]:
-    """uid -> whether it arrived, of every pair that a pool was asked for; later shards count."""
-    folder, arrived = Folder(pool), dict[str, bool]()
+def statuses(pool: str) -> pa.Table:
+    """uid, and whether it arrived, of every pair that a pool was asked for; later shards count."""
+    folder, shards = Folder(pool), []
     names = sorted(name for name in sizes(folder) if name.endswith(".parquet"))
     if not names:
         raise RequestError(f"compare_with: {pool} holds no shard tables of a download")
@@ -171,9 +168,11 @@ def statuses(pool: str) -> dict[str, bool]:
             table = pq.read_table(io.BytesIO(folder.read_bytes(name)), columns=["uid", "status"])
         except (KeyError, pa.ArrowException) as error:
             raise RequestError(f"compare_with: {pool}/{name} is no shard table of a download ({error})") from error
-        good = pc.equal(table["status"], "success").to_pylist()
-        arrived.update(zip(table["uid"].to_pylist(), good, strict=True))
-    return arrived
+        good = pc.fill_null(pc.equal(table["status"].cast(pa.string()), "success"), False)
+        shards.append(pa.table({"uid": table["uid"].cast(pa.string()), "arrived": good}))
+    rows = pa.concat_tables(shards)
+    last = rows.group_by("uid", use_threads=False).aggregate([("arrived", "last")])
+    return last.rename_columns({"arrived_last": "arrived"})
 
 
 def newcombe(hits: int, of: int, earlier_hits: int, earlier_of: int) -> tuple[float, float, float]:

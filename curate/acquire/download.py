@@ -14,13 +14,12 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from curate import metrics
 from curate.acquire.attrition import compare, shifts
 from curate.acquire.failures import reason_of
-from curate.acquire.rounds import WORK, Outcome, all_rounds, scratch_folder
+from curate.acquire.rounds import WORK, Outcome, all_rounds, among, scratch_folder
 from curate.acquire.shards import ShardLimits, shard_name
 from curate.acquire.wanted import load_pairs, table_digest
 from curate.acquire.whole import sizes
@@ -202,17 +201,20 @@ def _report(
     downloaded, asked = sum(shard["successes"] for shard in stats), table.num_rows
     if downloaded + len(outcome.errors) != asked:
         raise WorkError(f"{pool.url}: {downloaded} images and {len(outcome.errors)} failures are not {asked} pairs")
+    failures: Counter[str] = Counter()
+    for said in outcome.errors["error"].value_counts().to_pylist():
+        failures[reason_of(said["values"])] += said["counts"]
     tars = [size for name, size in files.items() if name.endswith(".tar")]
     busy = _union([(shard["start_time"], shard["end_time"]) for shard in stats])
-    failed = np.array([uid in outcome.errors for uid in table["uid"].to_pylist()], bool)
+    failed = among(table["uid"], outcome.errors["uid"]).to_numpy()
     moved = shifts(table, failed, labels)
-    compared = [compare(table["uid"].to_pylist(), ~failed, earlier) for earlier in limits.compare_with]
+    compared = [compare(table["uid"], ~failed, earlier) for earlier in limits.compare_with]
     report = DownloadReport(
         asked=asked,
         repeated=repeated,
         downloaded=downloaded,
         downloaded_by_retry=outcome.by_retry,
-        failed=dict(Counter(map(reason_of, outcome.errors.values())).most_common()),
+        failed=dict(failures.most_common()),
         shards=len(tars),
         rounds=outcome.rounds,
         seconds=round(time.monotonic() - started, 3),

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -52,6 +53,9 @@ class RoundLimits(Protocol):
     def verify(self) -> bool: ...
 
 
+_ERRORS = pa.schema([("uid", pa.string()), ("error", pa.string())])
+
+
 @dataclass(slots=True)
 class Outcome:
     """What the rounds came to."""
@@ -59,7 +63,7 @@ class Outcome:
     rounds: int = 0
     shards: int = 0  # numbers that were given out
     redone: int = 0  # shards that were there and not whole
-    errors: dict[str, str] = field(default_factory=dict)  # uid -> error text of what failed in the end
+    errors: pa.Table = field(default_factory=_ERRORS.empty_table)  # what failed in the end: uid, error text
     by_retry: int = 0  # pairs that arrived in later rounds
     held_off: int = 0  # pairs not tried again, because the host asked to wait longer than the limit
 
@@ -106,9 +110,7 @@ def all_rounds(
             outcome.redone += _round(executor, run, pending, outcome.rounds, shards)
             failed = _failures(pool, shards)
             outcome.by_retry += (pending.num_rows - len(failed)) if outcome.rounds else 0
-            for uid in pending["uid"].to_pylist():
-                outcome.errors.pop(uid, None)
-            outcome.errors |= failed
+            outcome.errors = pa.concat_tables([without(outcome.errors, pending), failed])
             outcome.shards, outcome.rounds = shards.stop, outcome.rounds + 1
             pending = _next(run, table, outcome)
     except BrokenProcessPool as error:
@@ -191,29 +193,41 @@ def _next(run: _Run, table: pa.Table, outcome: Outcome) -> pa.Table:
     """The rows of the next round, after the pause before it; none if there is no such round."""
     if run.pool.exists(run.list_name(outcome.rounds)):
         return pq.read_table(run.local_list(outcome.rounds), schema=table.schema)
-    again = {uid: asked_wait(text) for uid, text in outcome.errors.items() if may_succeed_later(text)}
-    soon = {uid: wait for uid, wait in again.items() if wait <= run.limits.retry_after_limit}
-    outcome.held_off = len(again) - len(soon)
-    if outcome.rounds > run.limits.retries or not soon:
+    errors = pc.dictionary_encode(outcome.errors["error"].combine_chunks())
+    texts = errors.dictionary.to_pylist()
+    waits = np.array([asked_wait(text) if may_succeed_later(text) else math.nan for text in texts])[errors.indices]
+    soon = waits <= run.limits.retry_after_limit
+    outcome.held_off = int((~np.isnan(waits) & ~soon).sum())
+    if outcome.rounds > run.limits.retries or not soon.any():
         return table.slice(0, 0)
-    pending = table.filter(pc.is_in(table["uid"], value_set=pa.array(list(soon), pa.string())))
-    pause = max(run.limits.retry_pause * 2 ** (outcome.rounds - 1), *soon.values())
+    pending = table.filter(among(table["uid"], outcome.errors["uid"].filter(pa.array(soon))))
+    pause = max(run.limits.retry_pause * 2 ** (outcome.rounds - 1), float(waits[soon].max()))
     _LOG.info("round %d: %d pairs again in %.0f s", outcome.rounds, len(pending), pause)
     _write_list(run, pending, outcome.rounds)
     time.sleep(pause)
     return pending
 
 
-def _failures(pool: Folder, shards: range) -> dict[str, str]:
-    """uid -> error text of all rows of the shards that have no image."""
-    failed: dict[str, str] = {}
+def _failures(pool: Folder, shards: range) -> pa.Table:
+    """uid and error text of all rows of the shards that have no image."""
+    failed = [_ERRORS.empty_table()]
     for shard in shards:
         content = io.BytesIO(pool.read_bytes(f"{shard_name(shard)}.parquet"))
         table = pq.read_table(content, columns=["uid", "status", "error_message"])
         table = table.filter(pc.not_equal(table["status"], "success"))
-        messages = pc.fill_null(table["error_message"], "other: no message")
-        failed |= dict(zip(table["uid"].to_pylist(), messages.to_pylist(), strict=True))
-    return failed
+        messages = pc.fill_null(table["error_message"].cast(pa.string()), "other: no message")
+        failed.append(pa.table([table["uid"].cast(pa.string()), messages], schema=_ERRORS))
+    return pa.concat_tables(failed)
+
+
+def among(values: pa.ChunkedArray, others: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether each value is one of some others: bool."""
+    return pc.is_in(values, value_set=others.combine_chunks())
+
+
+def without(table: pa.Table, others: pa.Table) -> pa.Table:
+    """The rows whose uid is not in another table."""
+    return table.filter(pc.invert(among(table["uid"], others["uid"]))) if len(table) else table
 
 
 def _tail(log: Path) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -52,13 +53,14 @@ def load_pairs(
         raise RequestError(f"{pairs}: cannot be read as a Parquet file ({error})") from error
     urls, captions = (pc.fill_null(table[c].cast(pa.string()), "") for c in (url_column, caption_column))
     uids = _uids(table, urls, captions)
-    first = sorted({uid: row for row, uid in reversed(list(enumerate(uids)))}.values())
-    columns: dict[str, Any] = {"uid": pa.array(uids, pa.string())}
+    columns: dict[str, Any] = {"uid": uids}
     columns |= {c: plain(table[c]) for c in extra}
     columns |= {"caption": captions, "url": urls}
     if expected := _expected(table):
         columns[EXPECTED] = expected[0]
-    return pa.table(columns).take(pa.array(first, pa.int64())).combine_chunks(), len(uids) - len(first), extra
+    del table  # for its memory
+    once = _first_rows(pa.table(columns))
+    return once, len(uids) - len(once), extra
 
 
 def _check(pairs: str, names: list[str], needed: Sequence[str], more: Sequence[str]) -> None:
@@ -69,10 +71,29 @@ def _check(pairs: str, names: list[str], needed: Sequence[str], more: Sequence[s
         raise RequestError(f"columns: {taken[0]!r} is a column that the pool has of its own")
 
 
-def _uids(table: pa.Table, urls: pa.ChunkedArray, captions: pa.ChunkedArray) -> list[str]:
-    given = table["uid"].to_pylist() if "uid" in table.column_names else [None] * len(table)
-    pairs = zip(given, urls.to_pylist(), captions.to_pylist(), strict=True)
-    return [str(uid) if uid else pair_uid(url, text) for uid, url, text in pairs]
+def _uids(table: pa.Table, urls: pa.ChunkedArray, captions: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The uids that the rows have, and made ones for those that have none."""
+    if "uid" in table.column_names:
+        given = pc.fill_null(plain(table["uid"]).cast(pa.string()), "")
+    else:
+        given = pa.chunked_array([pa.repeat(pa.scalar("", pa.string()), len(table))])
+    missing = pc.equal(given, "")
+    if not pc.any(missing).as_py():
+        return given
+    texts = zip(urls.filter(missing).to_pylist(), captions.filter(missing).to_pylist(), strict=True)
+    made = pa.array([pair_uid(*pair) for pair in texts], pa.string())
+    return pa.chunked_array([pc.replace_with_mask(given.combine_chunks(), missing.combine_chunks(), made)])
+
+
+def _first_rows(table: pa.Table) -> pa.Table:
+    """The first row of each uid, in order."""
+    rows = pa.table({"uid": table["uid"], "row": pa.array(np.arange(len(table)))})
+    first = rows.group_by("uid").aggregate([("row", "min")])["row_min"].to_numpy()
+    if len(first) == len(table):
+        return table
+    kept = np.zeros(len(table), bool)
+    kept[first] = True
+    return table.filter(pa.array(kept))
 
 
 def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -23,6 +23,8 @@ import pytest
 from curate.acquire.attrition import agresti_min, newcombe, shift, statuses
 from curate.acquire.download import DownloadLimits, DownloadReport, download
 from curate.acquire.header import wrong_hash
+from curate.acquire.pairs import pair_uid
+from curate.acquire.wanted import load_pairs
 from curate.cli import run
 from curate.errors import RequestError, WorkError
 from tests.curate.hostile import HostileServer, jpeg, serving
@@ -252,7 +254,7 @@ def test_the_account_says_how_well_and_how_fast(
 
 
 def test_failures_in_one_host_are_a_warning_and_failures_at_random_are_none() -> None:
-    hosts = pa.array(["big"] * 500 + ["dead"] * 100 + ["other"] * 400)
+    hosts = pa.chunked_array([["big"] * 500, ["dead"] * 100 + ["other"] * 400])
     dead = np.zeros(1000, bool)
     dead[500:590] = True
     found = shift("host", hosts, dead)
@@ -262,7 +264,7 @@ def test_failures_in_one_host_are_a_warning_and_failures_at_random_are_none() ->
     for seed in range(50):  # as many failures, anywhere
         anywhere = np.random.default_rng(seed).permutation(dead)
         assert shift("host", hosts, anywhere).warning() is None
-    many = pa.array([f"host-{number // 2}" for number in range(2000)])  # hosts of two pairs each
+    many = pa.chunked_array([[f"host-{number // 2}" for number in range(2000)]])  # hosts of two pairs each
     random = np.random.default_rng(0).random(2000) < 0.3
     assert shift("host", many, random).warning() is None  # although nearly a tenth of them is gone
     assert shift("host", many, np.repeat(random[:1000], 2)).beyond
@@ -297,10 +299,30 @@ def test_an_earlier_pool_of_the_same_pairs(server: HostileServer, tmp_path: Path
     assert compared["low"] < -1 / 3 < compared["high"] < -0.15
     assert len(report.warnings) == 1 and "66.7 % against 100.0 % of 60 common pairs" in report.warnings[0]
     assert json.loads((tmp_path / "later" / "download.json").read_text())["warnings"] == list(report.warnings)
-    assert sum(statuses(str(tmp_path / "later")).values()) == 40
+    assert sum(statuses(str(tmp_path / "later"))["arrived"].to_pylist()) == 40
 
     other = write_pairs(tmp_path / "r", good, uid=[f"other-{n}" for n in range(60)])
     report = download(other, tmp_path / "other", against)
     assert report.compared[0]["common"] == 0 and not report.warnings
     with pytest.raises(RequestError, match="nowhere does not exist"):
         download(other, tmp_path / "x", replace(limits, compare_with=(str(tmp_path / "nowhere"),)))
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "rows"),
+    [
+        ([None, "x", "", "x", "y"], [None, "x", None, "y"], [0, 1, 2, 4]),
+        ([7, 7, None, 3, 7], ["7", None, "3"], [0, 2, 3]),
+        (None, [None] * 5, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_pairs_without_a_uid_get_one_and_each_uid_counts_once(
+    given: list | None, wanted: list, rows: list[int], tmp_path: Path
+) -> None:
+    urls = [f"http://e.com/{name}" for name in "abcde"]
+    columns = {"url": urls, "caption": ["c"] * 5, **({"uid": given} if given else {})}
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet", row_group_size=2)
+    table, repeated, _ = load_pairs(str(tmp_path / "p.parquet"), "url", "caption", ())
+    found = [urls[row] for row in rows]
+    assert table["uid"].to_pylist() == [uid or pair_uid(url, "c") for uid, url in zip(wanted, found, strict=True)]
+    assert (table["url"].to_pylist(), repeated) == (found, 5 - len(rows))
