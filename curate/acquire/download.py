@@ -49,6 +49,7 @@ class DownloadLimits:
     max_aspect_ratio: float = math.inf
     samples_per_shard: int = 10_000
     user_agent: str = "curate"
+    robots: bool = False  # honour the robots.txt of the images' hosts, too
     url_column: str = "url"
     caption_column: str = "caption"
     columns: tuple[str, ...] = ()  # further columns of the pairs that go along into the pool
@@ -133,6 +134,8 @@ def _request(table: pa.Table, limits: DownloadLimits) -> dict[str, Any]:
     """What was asked for, comparable with an earlier run's: the settings and a digest of the pairs."""
     settings = {key: value for key, value in asdict(limits).items() if key not in _NOT_IN_REQUEST}
     settings["max_aspect_ratio"] = str(limits.max_aspect_ratio)  # infinity is no JSON
+    if not limits.robots:  # as in the requests of before there was this limit
+        del settings["robots"]
     return {"pairs": table_digest(table), **settings, "columns": list(limits.columns)}
 
 

@@ -28,6 +28,7 @@ REASONS = (
     "bad_redirect",  # to what is no http or https address
     "too_many_redirects",
     "refused_address",
+    "robots",  # its host's robots.txt asks to leave it alone
     "disallowed",  # the server's headers forbid the use
     "empty",
     "too_large",  # bytes

@@ -17,9 +17,9 @@ from curate.acquire.backend import CheckedBackend, deadline
 from curate.acquire.failures import retry_after
 from curate.acquire.fetch_optout import product
 from curate.acquire.html import absolute_url
+from curate.acquire.robots import MOST_BYTES, rules_of
 
 USER_AGENT = "curate/0.1 (image-text crawler)"
-_ROBOTS_BYTES = 512 * 1024
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _REDIRECTS = (301, 302, 303, 307, 308)
 ASKING = ("x-robots-tag", "tdm-reservation", "content-language")  # headers that say how a page may be used
@@ -161,26 +161,25 @@ class Fetcher:
         return host
 
     def _robots(self, origin: str) -> Protego:
-        """The host's rules. Without robots.txt (4xx) all is allowed, with a broken one (5xx) nothing, and of a long one
-        the first 512 kB hold: RFC 9309.
+        """The host's rules.
 
         Raises FetchFailure if the host itself cannot be reached, so that the page fails for that reason.
         """
         url = f"{origin}/robots.txt"
         try:
             for _ in range(self._limits.max_redirects + 1):
-                answer = self._get(url, _ROBOTS_BYTES, html_only=False, cut=True)
+                answer = self._get(url, MOST_BYTES, html_only=False, cut=True)
                 if isinstance(answer, Page):
-                    return Protego.parse(answer.content.decode("utf-8-sig", "replace"))
+                    return rules_of(200, answer.content)
                 url = (answer and absolute_url(answer, url)) or ""
                 if not url:
                     break
         except FetchFailure as failed:
             if failed.reason == "http_5xx":
-                return Protego.parse("User-agent: *\nDisallow: /")
+                return rules_of(500, b"")
             if failed.reason not in ("http_4xx", "protocol", "bad_redirect"):
                 raise
-        return Protego.parse("")
+        return rules_of(404, b"")
 
     @staticmethod
     def _rest(host: _Host, told: FetchFailure) -> None:

@@ -27,6 +27,7 @@ from curate.acquire.addresses import connect
 from curate.acquire.failures import DownloadFailure, failure_of, retry_after, status_failure
 from curate.acquire.fetch_optout import product, refusal
 from curate.acquire.html_urls import absolute_url
+from curate.acquire.robots import MOST_BYTES, Robots
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -45,6 +46,7 @@ class OpenerLimits:
     timeout: float = 10.0  # for connecting and for each wait for data
     total: float = 60.0  # for the download as a whole, redirects and all
     max_bytes: int = 30_000_000  # of a file, also after decompression
+    robots: bool = False  # ask each host's robots.txt
 
 
 class _Raw(io.RawIOBase):
@@ -138,6 +140,7 @@ class SafeOpener(urllib.request.OpenerDirector):
     def __init__(self, limits: OpenerLimits, agent: str = "") -> None:
         super().__init__()
         self._limits, self._agent = limits, agent
+        self._robots = Robots(self._rules, agent) if limits.robots else None
 
     def open(self, fullurl: Any, data: Any = None, timeout: Any = None) -> Any:
         request = fullurl if isinstance(fullurl, urllib.request.Request) else urllib.request.Request(fullurl)
@@ -152,21 +155,45 @@ class SafeOpener(urllib.request.OpenerDirector):
             raise failure_of(error) from error
 
     def _follow(self, url: str, headers: Mapping[str, str]) -> Answer:
+        answer, connection, url = self._last(url, headers, self._robots)
+        try:
+            self._check(answer, url)
+        except BaseException:
+            answer.close()
+            connection.close()
+            raise
+        return Answer(answer, connection, self._limits.max_bytes)
+
+    def _last(
+        self, url: str, headers: Mapping[str, str], robots: Robots | None
+    ) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection, str]:
+        """What answers behind all redirects, and its address."""
         deadline = time.monotonic() + self._limits.total
         for _ in range(_MAX_REDIRECTS + 1):
+            if robots is not None:
+                robots.check(url)
             answer, connection = self._ask(url, headers, deadline)
+            if answer.status not in _REDIRECTS:
+                return answer, connection, url
             try:
-                if answer.status in _REDIRECTS:
-                    url = _target(answer, url)
-                    connection.close()
-                    continue
-                self._check(answer, url)
-            except BaseException:
+                url = _target(answer, url)
+            finally:
                 answer.close()
                 connection.close()
-                raise
-            return Answer(answer, connection, self._limits.max_bytes)
         raise DownloadFailure("too_many_redirects", f"more than {_MAX_REDIRECTS}")
+
+    def _rules(self, url: str) -> tuple[int, bytes]:
+        """The status and the beginning of a robots.txt; one that is redirected to nowhere is as good as none."""
+        try:
+            answer, connection, _ = self._last(url, {"User-Agent": self._agent, "Accept-Encoding": "identity"}, None)
+        except DownloadFailure as failed:
+            if failed.reason in ("bad_redirect", "too_many_redirects"):
+                return 404, b""
+            raise
+        with Answer(answer, connection, MOST_BYTES) as whole:
+            if answer.headers.get("Content-Encoding"):  # although none was asked for
+                return answer.status, whole.read()
+            return answer.status, answer.read(MOST_BYTES)
 
     def _ask(
         self, url: str, headers: Mapping[str, str], deadline: float

@@ -45,6 +45,7 @@ class ShardLimits:
     max_aspect_ratio: float
     samples_per_shard: int
     user_agent: str
+    robots: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def fetch_shard(task: ShardTask, limits: ShardLimits) -> tuple[int, int]:
     from img2dataset.downloader import Downloader
     from img2dataset.writer import WebDatasetSampleWriter
 
-    of_one = OpenerLimits(limits.allow_private, limits.timeout, limits.total_timeout, limits.max_bytes)
+    of_one = OpenerLimits(limits.allow_private, limits.timeout, limits.total_timeout, limits.max_bytes, limits.robots)
     urllib.request.install_opener(safe_opener(of_one, limits.user_agent))  # this process only downloads
     wanted = pq.ParquetFile(task.rows).read_row_group(task.group)
     handover = Path(task.scratch) / f"{task.shard}.arrow"

@@ -21,6 +21,7 @@ import click
 @click.option("--caption-column", default="caption", show_default=True)
 @click.option("--column", "columns", multiple=True, help="A further column that goes along into POOL; may be repeated.")
 @click.option("--compare-with", multiple=True, metavar="POOL", help="Warn if attrition differs from an earlier pool's.")
+@click.option("--robots", is_flag=True, help="Honour the robots.txt of the images' hosts, too.")
 @click.option("--verify", is_flag=True, help="Read the finished shards again, and redo those that changed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
@@ -36,6 +37,7 @@ def command(
     caption_column: str,
     columns: tuple[str, ...],
     compare_with: tuple[str, ...],
+    robots: bool,
     verify: bool,
     as_json: bool,
 ) -> None:
@@ -57,6 +59,7 @@ def command(
         caption_column=caption_column,
         columns=columns,
         compare_with=compare_with,
+        robots=robots,
         verify=verify,
     )
     report = download(pairs, pool, limits)

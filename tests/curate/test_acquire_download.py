@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.acquire.download import DownloadLimits, DownloadReport, download
+from curate.acquire.failures import DownloadFailure
 from curate.acquire.header import HeaderCheck
+from curate.acquire.opener import OpenerLimits, safe_opener
 from curate.acquire.pairs import pair_uid
 from curate.acquire.shards import ShardLimits
 from curate.cli import run
@@ -164,6 +169,7 @@ def test_no_pairs_at_all(tmp_path: Path) -> None:
 
 def test_header_check_reads_no_pixels_and_keeps_the_limits() -> None:
     limits = ShardLimits(
+        robots=False,
         allow_private=False,
         threads=1,
         timeout=1.0,
@@ -185,3 +191,63 @@ def test_header_check_reads_no_pixels_and_keeps_the_limits() -> None:
     assert check(io.BytesIO(jpeg(size=(40, 76))))[1:3] == (40, 76)
     assert check(io.BytesIO(b"<svg/>"))[5].startswith("not_an_image")
     assert check(io.BytesIO(b""))[5].startswith("empty")
+
+
+@pytest.mark.parametrize("told", ["", "\n# long\n" * 80_000])
+def test_robots_txt_of_image_hosts_where_asked_for(told: str, tmp_path: Path) -> None:
+    paths = ["/1.jpg", "/secret/2.jpg", "/secret/open/3.jpg", "/to-page", "/a.jpg?session=1"]
+    with hostile_server() as server:
+        server.robots += told
+        table = pa.table({"url": [server.origin + path for path in paths], "caption": paths})
+        pq.write_table(table, tmp_path / "pairs.parquet")
+        plain = download(tmp_path / "pairs.parquet", tmp_path / "plain", LIMITS)
+        assert (plain.downloaded, server.asked["/robots.txt"]) == (4, 0)
+        polite = download(tmp_path / "pairs.parquet", tmp_path / "polite", replace(LIMITS, robots=True))
+        assert (polite.downloaded, polite.failed) == (2, {"robots": 2, "not_an_image": 1})
+        assert (server.asked["/robots.txt"], server.asked["/secret/2.jpg"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "outcome"),
+    [
+        (404, None, {}),
+        (503, None, {"robots": 1}),
+        (302, "/rules", {"robots": 1}),
+        (302, "file:///etc/passwd", {}),
+        (302, "/robots.txt", {}),
+    ],
+)
+def test_robots_txt_that_is_not_there(status: int, location: str | None, outcome: dict[str, int]) -> None:
+    class Rules(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/robots.txt" else 200)
+            if location and self.path == "/robots.txt":
+                self.send_header("Location", location)
+            body = b"User-agent: *\nDisallow: /*.jpg" if self.path == "/rules" else b"image"
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Rules)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    opener = safe_opener(OpenerLimits(allow_private=True, robots=True), "curate")
+    try:
+        with opener.open(f"http://127.0.0.1:{server.server_port}/a.jpg") as answer:
+            found = {} if answer.read() == b"image" else None
+    except DownloadFailure as failed:
+        found = {failed.reason: 1}
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert found == outcome
+
+
+def test_a_host_that_cannot_be_reached_is_no_matter_of_robots_txt() -> None:
+    opener = safe_opener(OpenerLimits(allow_private=True, robots=True), "curate")
+    with pytest.raises(DownloadFailure, match="connect"):
+        opener.open("http://127.0.0.1:9/a.jpg")
+    with pytest.raises(DownloadFailure, match="refused_address"):
+        safe_opener(OpenerLimits(robots=True), "curate").open("http://127.0.0.1:9/a.jpg")
