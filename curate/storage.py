@@ -36,6 +36,10 @@ def _resolved(url: str, here: str) -> tuple[fsspec.AbstractFileSystem, str]:
 os.register_at_fork(after_in_child=_resolved.cache_clear)  # processes must not share connections
 
 
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder on a local disk or a store such as `s3://`; paths given to it are relative to it."""
@@ -114,7 +118,29 @@ class Folder:
             Path(part).write_bytes(data)
 
     def write_json(self, name: str, value: Any) -> None:
-        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        self.write_bytes(name, _json(value))
+
+    def create_json(self, name: str, value: Any) -> None:
+        """Write a JSON file that must not exist yet: of two at the same instant, one succeeds.
+
+        On a store this needs one that can write so: S3 itself, Google's, MinIO do (`If-None-Match`).
+
+        Raises:
+            FileExistsError: there is one, of other content.
+        """
+        waiting = f"{name}.{uuid.uuid4().hex[:8]}.part"
+        try:
+            if not self.is_local:
+                self.fs.pipe_file(self.path(name), _json(value), mode="create")
+                return
+            self.write_json(waiting, value)
+            os.link(self.path(waiting), self.path(name))
+        except FileExistsError:
+            if self.read_bytes(name) != _json(value):  # else it is ours, and the answer was lost
+                raise
+        finally:
+            if self.is_local:
+                Path(self.path(waiting)).unlink(missing_ok=True)
 
     def write_parquet(self, name: str, table: pa.Table, row_group_size: int | None = None) -> None:
         with self.writing(name) as part:

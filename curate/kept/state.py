@@ -11,9 +11,7 @@ pool once more, the one before it.
 
 from __future__ import annotations
 
-import os
 import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,32 +99,18 @@ class State:
         Raises:
             WorkError: there is a generation of that number.
         """
-        self._create(f"{GENERATIONS}/{number:05d}.json", facts)
+        try:
+            self.folder.create_json(f"{GENERATIONS}/{number:05d}.json", facts)
+        except FileExistsError:
+            raise WorkError(
+                f"--after: another night was added to {self.folder.url} meanwhile; run the same command again"
+            ) from None
         self.generations = self._read()
         self._remove_unused()
 
     def changed(self) -> bool:
         """Whether another night was added since this was opened."""
         return len(self._names()) != len(self.generations)
-
-    def _create(self, name: str, facts: Mapping[str, Any]) -> None:
-        """Write a file that must not exist. On a store this is not safe against another at the same instant."""
-        taken = WorkError(
-            f"--after: another night was added to {self.folder.url} meanwhile; run the same command again"
-        )
-        if self.folder.exists(name):
-            raise taken
-        if not self.folder.is_local:
-            self.folder.write_json(name, facts)
-            return
-        waiting = f"{GENERATIONS}/.{uuid.uuid4().hex}.part"
-        self.folder.write_json(waiting, facts)
-        try:
-            os.link(self.folder.path(waiting), self.folder.path(name))
-        except FileExistsError:
-            raise taken from None
-        finally:
-            Path(self.folder.path(waiting)).unlink(missing_ok=True)
 
     def _remove_unused(self) -> None:
         used = {

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -285,6 +286,28 @@ def test_errors_of_the_store_are_tried_again(s3: str, pool: Path, monkeypatch: p
         assert Folder("s3://datasets/unreliable").read_bytes("a/b.bin") == b"whole"
         assert sum("00000.tar" in line for line in seen) >= 3
     endpoint(monkeypatch, s3)
+
+
+@pytest.mark.parametrize("where", ["s3", "here"])
+def test_of_writers_at_the_same_instant_one_creates_the_file(s3: str, where: str, tmp_path: Path) -> None:
+    folder = Folder("s3://pools/created" if where == "s3" else str(tmp_path / "created"))
+    if where == "here":
+        (tmp_path / "created").mkdir()
+
+    def create(writer: int) -> bool:
+        try:
+            folder.create_json("0.json", {"writer": writer})
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        created = list(threads.map(create, range(8)))
+    assert sum(created) == 1
+    winner = created.index(True)
+    assert folder.read_json("0.json") == {"writer": winner}
+    assert create(winner)  # whose answer was lost
+    assert [Path(path).name for path in folder.fs.ls(folder.root, detail=False)] == ["0.json"]
 
 
 def test_more_objects_than_one_answer_lists(s3: str) -> None:
