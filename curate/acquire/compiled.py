@@ -26,7 +26,8 @@ def _folder() -> Path:
     from another file."""
     here = Path(__file__).parent
     digest = hashlib.blake2b(digest_size=8)
-    for path in (*sorted(here.glob("html_*.py")), here / "pairs_batch.py"):
+    files = ("html_*.py", "json_tokens.py", "pairs_batch.py", "wat_links.py")
+    for path in (path for pattern in files for path in sorted(here.glob(pattern))):
         digest.update(path.read_bytes())
     return here / "__pycache__" / digest.hexdigest()
 

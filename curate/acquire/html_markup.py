@@ -63,15 +63,16 @@ class Scanned:
     Args:
         charset: what the server said; a byte order mark overrules it, a meta tag does not.
         agent: a further name of metas to keep, in lower case.
+        found: what was found already, as `html_scan.found_on` gives it.
     """
 
-    def __init__(self, html: bytes, charset: str | None, agent: str = "") -> None:
+    def __init__(self, html: bytes, charset: str | None, agent: str = "", *, found: np.ndarray | None = None) -> None:
         from curate.acquire import html_scan  # numba, which nothing but reading pages needs
 
         self._scan, self._column = html_scan, html_scan.COLUMN
         self.decoder = Decoder(html, charset)
         self.html = self.decoder.html
-        self.found: np.ndarray = html_scan.found_on(self.html, agent.encode())
+        self.found: np.ndarray = html_scan.found_on(self.html, agent.encode()) if found is None else found
         self._figures: dict[int, Figure] | None = None
 
     def markup(self, *, title: bool = False) -> Markup:

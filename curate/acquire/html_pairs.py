@@ -6,17 +6,19 @@ Images that are as plain as most are read by `html_plain`, which is compiled; th
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from curate.acquire.fetch_optout import refusal
 from curate.acquire.html import PageImages, image_address, image_texts, language_of, open_graph, pairs_of, pixels
-from curate.acquire.html_markup import Scanned, read_markup
+from curate.acquire.html_markup import Markup, Scanned, read_markup
 from curate.acquire.html_plain import PER_IMAGE, write_pairs
 from curate.acquire.html_urls import CLEAN_HOST, absolute_url
 from curate.acquire.pairs_batch import PairBatch
+from curate.acquire.warc_wat import Wat
 
 _STEP = r"(?!\.)(?:[A-Za-z0-9._~,:@=&+-]|%[0-9A-F]{2})+/"
 _FOLDER = re.compile(rf"(({CLEAN_HOST})/(?:{_STEP})*)[^/?#]*(?:[?#].*)?", re.DOTALL)
@@ -41,9 +43,29 @@ def add_page(
         markup = read_markup(html, charset, agent=agent, all_images="title" in texts)
         page = pairs_of(markup, page_url, headers=told, texts=texts, agent=agent)
         batch.add_pairs(page.pairs)
-        return PageImages([], page.images, page.without_text, page.without_url, page.repeated, page.refused)
+        return replace(page, pairs=[])
     scanned = Scanned(html, charset, agent)
-    markup = scanned.markup()
+    return _add(batch, scanned, scanned.markup(), page_url, told, texts, agent)
+
+
+def add_wat(batch: PairBatch, wat: Wat, *, texts: Collection[str], agent: str) -> PageImages:
+    """Adds the pairs of a page that a WAT record tells of; see `add_page`."""
+    if wat.scanned is not None:
+        return _add(batch, wat.scanned, wat.markup, wat.url, wat.headers, texts, agent)
+    page = pairs_of(wat.markup, wat.url, headers=wat.headers, texts=texts, agent=agent)
+    batch.add_pairs(page.pairs)
+    return replace(page, pairs=[])
+
+
+def _add(
+    batch: PairBatch,
+    scanned: Scanned,
+    markup: Markup,
+    page_url: str,
+    told: Sequence[tuple[str, str]],
+    texts: Collection[str],
+    agent: str,
+) -> PageImages:
     refused = refusal(told, markup.metas, agent) if told or markup.metas else None
     if refused:
         return PageImages([], len(scanned.images()), 0, 0, 0, refused)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from curate.acquire.fetch import ASKING, FetchLimits
 from curate.acquire.fetch_optout import product
 from curate.acquire.html import TEXTS, PageImages, pairs_of, read_page
-from curate.acquire.html_pairs import add_page
+from curate.acquire.html_pairs import add_page, add_wat
 from curate.acquire.warc_stream import open_archive
-from curate.acquire.warc_wat import read_wat
+from curate.acquire.warc_wat import DECODED_SINCE, read_wat
 
 if TYPE_CHECKING:
     from fastwarc.warc import WarcRecord
@@ -60,7 +60,7 @@ def archive_pages(
                 elif record.record_type == WarcRecordType.response:
                     page = _warc_page(record, content, texts, agent, batch)
                 else:
-                    page = _wat_page(content, texts, agent)
+                    page = _wat_page(record, content, texts, agent, batch)
                 if isinstance(page, PageImages) and page.refused is None:
                     yield page
                 elif page:
@@ -80,8 +80,13 @@ def _warc_page(
     return add_page(batch, content, url, record.http_charset, headers=asking, texts=texts, agent=agent)
 
 
-def _wat_page(content: bytes, texts: Collection[str], agent: str) -> PageImages | str:
-    reason, url, headers, markup = read_wat(content)
-    if reason is not None:
-        return "" if reason == "skip" else reason
-    return pairs_of(markup, url, headers=headers, texts=texts, agent=agent)
+def _wat_page(
+    record: WarcRecord, content: bytes, texts: Collection[str], agent: str, batch: PairBatch | None
+) -> PageImages | str:
+    decoded = (record.headers.get("WARC-Date") or DECODED_SINCE) >= DECODED_SINCE
+    wat = read_wat(content, decoded=decoded, apart=batch is not None and "alt" in texts and "title" not in texts)
+    if wat.reason is not None:
+        return wat.reason
+    if batch is None:
+        return pairs_of(wat.markup, wat.url, headers=wat.headers, texts=texts, agent=agent)
+    return add_wat(batch, wat, texts=texts, agent=agent)

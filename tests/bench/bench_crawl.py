@@ -20,19 +20,24 @@ from warcio.warcwriter import WARCWriter
 
 from curate.acquire.crawl import crawl
 from tests.bench.figure import Figure
+from tests.curate.test_acquire_archives import wat_of
 
 PAGES, IMAGES, ROUNDS = 600, 25, 5
 SRCSET, FIGURES = "every image with a srcset", "every image in a figure with a caption"
+WAT = "of the WAT that tells of these pages"
 _SYLLABLES = ("ka", "lo", "mi", "ter", "ran", "sel", "du", "vo", "pia", "nor", "est", "al", "ben", "cor", "dra", "fin")
 
 
 def run(work: Path) -> list[Figure]:
-    return [figure(work, kind, floor) for kind, floor in (("", 0.5), (SRCSET, 0.5), (FIGURES, None))]
+    return [figure(work, kind, floor) for kind, floor in (("", 0.5), (SRCSET, 0.5), (FIGURES, None), (WAT, None))]
 
 
 def figure(work: Path, kind: str, floor: float | None) -> Figure:
     archive = work / "pages.warc.gz"
     size = write_archive(archive, PAGES, kind)
+    if kind == WAT:
+        archive = wat_of(archive, work / "pages.warc.wat.gz")
+        size = read_only(archive)
     reading = crawling = [float("inf")] * 2
     for _ in range(ROUNDS):  # in turn, so that both meet the same noise
         reading = list(map(min, reading, seconds(lambda: read_only(archive))))

@@ -127,7 +127,8 @@ def wat_of(warc: Path, out: Path) -> Path:
                 "WARC-Header-Metadata": {"WARC-Type": "response", "WARC-Target-URI": url},
                 "Payload-Metadata": {"HTTP-Response-Metadata": http},
             }
-            content = json.dumps({"Container": {"Filename": warc.name}, "Envelope": envelope}).encode()
+            record = {"Container": {"Filename": warc.name}, "Envelope": envelope}
+            content = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode()
             told = {"payload": io.BytesIO(content), "warc_content_type": "application/json"}
             writer.write_record(writer.create_warc_record(url, "metadata", **told))
     return out
