@@ -10,7 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 from curate.acquire.crawl_parts import is_finished, writing
-from curate.acquire.fetch import Fetcher, FetchFailure, FetchLimits, Page
+from curate.acquire.fetch import Fetcher, FetchLimits, Page
+from curate.acquire.fetch_hosts import FetchFailure
 from curate.acquire.fetch_optout import product
 from curate.acquire.html import PageImages, absolute_url, read_page
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import socket
-import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,6 +13,7 @@ from protego import Protego
 from curate.acquire.addresses import RefusedAddress, never_resolves
 from curate.acquire.backend import CheckedBackend, deadline
 from curate.acquire.failures import retry_after
+from curate.acquire.fetch_hosts import MOST_PAUSE, FetchFailure, Hosts
 from curate.acquire.fetch_optout import product
 from curate.acquire.html import absolute_url
 from curate.acquire.robots import MOST_BYTES, rules_of
@@ -23,18 +22,6 @@ USER_AGENT = "curate/0.1 (image-text crawler)"
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _REDIRECTS = (301, 302, 303, 307, 308)
 ASKING = ("x-robots-tag", "tdm-reservation", "content-language")  # headers that say how a page may be used
-# Seconds. A longer Crawl-delay is not kept in full, and a host with a longer Retry-After is given up until then.
-_MAX_PAUSE = 30.0
-
-
-class FetchFailure(Exception):
-    """A page that could not be had; `reason` is one of a short list of words that reports count by."""
-
-    def __init__(self, reason: str, *, again: bool = False, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.again = again  # whether trying again may help
-        self.wait = wait  # seconds that the server asked to wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +50,14 @@ class Page:
     headers: tuple[tuple[str, str], ...] = ()  # those of ASKING that it came with, names in lower case
 
 
-@dataclass(slots=True)
-class _Host:
-    """What is known about one scheme, host and port."""
-
-    slots: threading.Semaphore
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    robots: Protego | None = None
-    pause: float = 0.0
-    next_at: float = 0.0  # monotonic time from which the next request may go out
-    failures: int = 0  # times that robots.txt could not be reached
-    dead: FetchFailure | None = None  # set once it is given up, so that its other pages fail at once
-    dead_until: float = math.inf  # monotonic time
-
-
 class Fetcher:
     """Fetches pages; may be used from many threads. Close it, or use it as a context."""
 
     def __init__(self, limits: FetchLimits) -> None:
         self._limits = limits
-        self._agent = product(limits.user_agent)
-        self._hosts: dict[str, _Host] = {}
-        self._hosts_lock = threading.Lock()
+        self._hosts = Hosts(
+            self._robots, product(limits.user_agent), limits.pause, limits.threads_per_host, limits.retries
+        )
         # Proxies from the environment are left aside: through one, the address could not be checked.
         transport = httpx.HTTPTransport(trust_env=False, limits=httpx.Limits(max_connections=limits.threads))
         transport._pool._network_backend = CheckedBackend(allow_private=limits.allow_private)
@@ -112,7 +85,7 @@ class Fetcher:
             try:
                 return self._follow(url)
             except FetchFailure as failed:
-                if not failed.again or attempt == self._limits.retries or failed.wait > _MAX_PAUSE:
+                if not failed.again or attempt == self._limits.retries or failed.wait > MOST_PAUSE:
                     raise
                 time.sleep(max(failed.wait, min(0.25 * 4**attempt, 4.0)))
         raise AssertionError("unreachable")
@@ -122,43 +95,14 @@ class Fetcher:
             safe = absolute_url(url, url)
             if safe is None or not _has_port(safe):
                 raise FetchFailure("bad_url")
-            host = self._host(safe)
-            if host.robots is not None and not host.robots.can_fetch(safe, self._agent):
-                raise FetchFailure("robots")
-            with host.slots:
-                self._wait(host)
-                try:
-                    answer = self._get(safe, self._limits.max_bytes, html_only=True)
-                except FetchFailure as failed:
-                    if failed.wait:
-                        self._rest(host, failed)
-                    raise
+            with self._hosts.turn(safe):
+                answer = self._get(safe, self._limits.max_bytes, html_only=True)
             if isinstance(answer, Page):
                 return answer
             url = (answer and absolute_url(answer, safe)) or ""
             if not url:
                 raise FetchFailure("bad_redirect")
         raise FetchFailure("too_many_redirects")
-
-    def _host(self, url: str) -> _Host:
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
-        with self._hosts_lock:
-            host = self._hosts.setdefault(origin, _Host(threading.Semaphore(max(1, self._limits.threads_per_host))))
-        with host.lock:  # the first thread reads robots.txt, the others wait for it
-            if host.dead is not None and time.monotonic() < host.dead_until:
-                raise FetchFailure(host.dead.reason)
-            if host.robots is None:
-                try:
-                    host.robots = self._robots(origin)
-                except FetchFailure as failed:
-                    host.failures += 1
-                    if not failed.again or host.failures > self._limits.retries:
-                        host.dead = failed
-                    raise
-                asked = host.robots.crawl_delay(self._agent)
-                host.pause = max(self._limits.pause, min(float(asked or 0.0), _MAX_PAUSE))
-        return host
 
     def _robots(self, origin: str) -> Protego:
         """The host's rules.
@@ -180,25 +124,6 @@ class Fetcher:
             if failed.reason not in ("http_4xx", "protocol", "bad_redirect"):
                 raise
         return rules_of(404, b"")
-
-    @staticmethod
-    def _rest(host: _Host, told: FetchFailure) -> None:
-        """A server that asked to wait is left alone by all pages of its host."""
-        with host.lock:
-            now = time.monotonic()
-            if told.wait > _MAX_PAUSE:
-                host.dead, host.dead_until = told, now + told.wait
-            else:
-                host.next_at = max(host.next_at, now + told.wait)
-
-    @staticmethod
-    def _wait(host: _Host) -> None:
-        with host.lock:
-            now = time.monotonic()
-            start = max(now, host.next_at)
-            host.next_at = start + host.pause
-        if start > now:
-            time.sleep(start - now)
 
     def _get(self, url: str, max_bytes: int, *, html_only: bool, cut: bool = False) -> Page | str:
         """One request without redirects: the page, or the address it points to. One too large is `cut`, or fails."""

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from protego import Protego
 
-from curate.acquire import crawl_addresses
+from curate.acquire import crawl_addresses, fetch_hosts
 from curate.acquire.crawl import crawl
 from curate.acquire.fetch import Fetcher, FetchLimits, Page
+from curate.acquire.fetch_hosts import FetchFailure, Hosts
 from curate.cli import run
 from curate.errors import WorkError
 from tests.curate.test_acquire_archives import numbered, write_warc
@@ -176,3 +178,28 @@ def test_a_host_that_asks_to_wait_for_long_is_given_up(web: Web, tmp_path: Path)
     report = crawl([listed], tmp_path / "pairs.parquet", replace(LIMITS, threads=1))
     assert (report.pages_read, report.failures) == (1, {"http_5xx": 11})
     assert web.paths() == ["/1", "/closed"]
+
+
+def test_hosts_are_forgotten_but_for_those_that_asked_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch_hosts, "_HOSTS", 10)
+    asked: list[str] = []
+
+    def rules(origin: str) -> Protego:
+        asked.append(origin)
+        return Protego.parse("User-agent: *\nDisallow: /no")
+
+    hosts = Hosts(rules, "curate", 0.0, 1, 1)
+    with pytest.raises(FetchFailure), hosts.turn("http://closed.example/"):
+        raise FetchFailure("http_5xx", again=True, wait=600)
+    for number in range(20):
+        with hosts.turn(f"http://{number}.example/"):
+            pass
+        with pytest.raises(FetchFailure, match="robots"), hosts.turn(f"http://{number}.example/no"):
+            pass
+    assert len(asked) == 21
+    with pytest.raises(FetchFailure, match="http_5xx"), hosts.turn("http://closed.example/x"):
+        pass
+    for number in (19, 11, 0):
+        with hosts.turn(f"http://{number}.example/"):
+            pass
+    assert asked[21:] == ["http://0.example"]

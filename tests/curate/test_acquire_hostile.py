@@ -17,7 +17,8 @@ import pytest
 from curate.acquire import addresses, backend, opener
 from curate.acquire.download import DownloadLimits, download
 from curate.acquire.failures import DownloadFailure, failure_of, may_succeed_later, reason_of, retry_after
-from curate.acquire.fetch import Fetcher, FetchFailure, FetchLimits
+from curate.acquire.fetch import Fetcher, FetchLimits
+from curate.acquire.fetch_hosts import FetchFailure
 from curate.acquire.opener import OpenerLimits, SafeOpener, safe_opener
 from tests.curate.hostile import ANSWERS, HostileServer, authority, serving
 
