@@ -12,13 +12,14 @@ from typing import Any
 from curate import metrics
 from curate.acquire.crawl_addresses import is_address, read_addresses
 from curate.acquire.crawl_parts import (
+    REPORTED,
     ArchiveTask,
-    Counts,
-    counts_of,
     finished,
     is_finished,
     parts_beside,
     read_archive,
+    reported,
+    sum_of,
 )
 from curate.acquire.fetch import FetchLimits
 from curate.acquire.html import ALL_TEXTS, TEXTS
@@ -83,16 +84,17 @@ def crawl(
         raise RequestError("SOURCE: --engine spark and --workers read WARC and WAT files; one process fetches pages")
     out.parent.mkdir(parents=True, exist_ok=True)
     with parts_beside(out, _request(sources, limits, texts)) as folder:
+        told = reported(folder)
         repeated, before = _read(sources, folder, limits, texts, engine if together else None, workers)
-        parts, counts = finished(folder), Counts()
-        for part in parts:
-            counts.update(counts_of(part))
+        parts = finished(folder)
+        counts = sum_of(parts)
         totals, failures = counts.totals, counts.failures
         left_out = 0
         if totals["pages_read"] and len(parts) == 1 and distinct is None:
             parts[0].replace(out)
         elif totals["pages_read"]:
             totals["pairs"], left_out = merge_pairs(parts, out, distinct)
+        write_json(folder / REPORTED, {"totals": totals, "failures": failures})
     if not totals["pages_read"]:
         _nothing(sources, failures)
     names = ("pages_read", "images", "pairs", "without_text", "without_url", "repeated")
@@ -106,7 +108,8 @@ def crawl(
         seconds=round(time.monotonic() - started, 3),
     )
     write_json(report_path(out), asdict(report))
-    metrics.crawled(asdict(report))
+    new = {"pages_read": report.pages_read - told.totals["pages_read"], "failures": failures - told.failures}
+    metrics.crawled({**new, "pairs": max(0, report.pairs - told.totals["pairs"])})
     return report
 
 

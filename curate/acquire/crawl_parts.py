@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from curate.locks import alone
 _LOG = logging.getLogger(__name__)
 _COUNTED = ("images", "without_text", "without_url", "repeated")
 _REQUEST = "request.json"
+REPORTED = "reported.json"  # what a run that left its parts here has reported
 _UNREAD = "no_archive"  # a later try may read it
 
 
@@ -39,10 +40,6 @@ class Counts:
         self.totals["pages_read"] += 1
         for name in _COUNTED:
             self.totals[name] += getattr(page, name)
-
-    def update(self, other: Counts) -> None:
-        self.totals.update(other.totals)
-        self.failures.update(other.failures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +72,26 @@ def writing(part: Path) -> Iterator[tuple[PairWriter, Counts]]:
 
 def is_finished(part: Path) -> bool:
     """Whether a part need not be written again."""
-    return part.exists() and part.with_suffix(".json").exists() and _UNREAD not in counts_of(part).failures
+    return part.exists() and part.with_suffix(".json").exists() and _UNREAD not in sum_of([part]).failures
 
 
-def counts_of(part: Path) -> Counts:
-    told = json.loads(part.with_suffix(".json").read_bytes())
+def sum_of(parts: Iterable[Path]) -> Counts:
+    """What was counted on all of some finished parts."""
+    counts = Counts()
+    for part in parts:
+        one = _counts(part.with_suffix(".json"))
+        counts.totals.update(one.totals)
+        counts.failures.update(one.failures)
+    return counts
+
+
+def reported(folder: Path) -> Counts:
+    """What an earlier run reported, of which an archive could not be read; nothing if there was none."""
+    return _counts(folder / REPORTED) if (folder / REPORTED).exists() else Counts()
+
+
+def _counts(file: Path) -> Counts:
+    told = json.loads(file.read_bytes())
     return Counts(Counter(told["totals"]), Counter(told["failures"]))
 
 

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 from protego import Protego
 
+from curate import metrics
 from curate.acquire import crawl_addresses, fetch_hosts
 from curate.acquire.crawl import crawl
 from curate.acquire.fetch import Fetcher, FetchLimits, Page
@@ -131,7 +133,11 @@ def test_a_crawl_that_was_interrupted_asks_for_no_page_of_its_parts_again(
     assert out.read_bytes() == whole.read_bytes() and hidden(tmp_path) == []
 
 
-def test_an_archive_that_could_not_be_read_is_all_that_the_same_crawl_reads_again(tmp_path: Path) -> None:
+def test_an_archive_that_could_not_be_read_is_all_that_the_same_crawl_reads_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[dict[str, Any]] = []
+    monkeypatch.setattr(metrics, "crawled", counted.append)
     store = fsspec.filesystem("memory")
     answers = numbered(4)
     packed = write_warc(tmp_path / "b.warc.gz", answers[2:]).read_bytes()
@@ -141,6 +147,10 @@ def test_an_archive_that_could_not_be_read_is_all_that_the_same_crawl_reads_agai
     store.pipe("/later/b.warc.gz", packed)
     report = crawl(sources, tmp_path / "pairs.parquet")
     assert (report.pairs, report.failures, report.parts_before, hidden(tmp_path)) == (4, {}, 1, [])
+    assert counted == [
+        {"pages_read": 2, "failures": {"no_archive": 1}, "pairs": 2},
+        {"pages_read": 2, "failures": {}, "pairs": 2},
+    ]
 
 
 def test_parts_of_another_request_are_dropped(
