@@ -38,10 +38,10 @@ def read_records(
         stream: can go back to its start.
         max_bytes: of the content of a record.
     """
-    packed = stream.read(3) == _GZIP
+    begin = stream.read(len(_WARC))
     stream.seek(0)
     given = 0
-    if packed:
+    if packed := begin.startswith(_GZIP):
         for read in _ahead(stream, max_bytes):
             if read is None:
                 break
@@ -50,17 +50,23 @@ def read_records(
         else:
             return
         stream.seek(0)
-    for record in _past_breaks(source, stream, failures, _GZIP if packed else _WARC):
+    breaks, content, watched = failures["broken_warc"], None, _Watched(stream, quiet=False)
+    for record in _past_breaks(source, watched, failures, _GZIP if packed else _WARC):
         if given:
             given -= 1
         else:
-            yield record, _content(record, max_bytes)
+            content = _content(record, max_bytes)
+            yield record, content
+    cut = begin == _WARC and not watched.end.endswith((b"\r\n\r\n", b"\n\n"))
+    if cut and content != "broken_record" and failures["broken_warc"] == breaks:
+        failures["broken_warc"] += 1
+        _LOG.warning("%s: the file was cut off", source)
 
 
 def _ahead(stream: BinaryIO, max_bytes: int) -> Iterator[tuple[WarcRecord, bytes | str] | None]:
     """The records of a gzip file; None for what cannot be read, and then no more."""
     with igzip_threaded.open(stream, "rb", threads=1, block_size=_CHUNK) as unpacked:
-        whole: Any = _Whole(unpacked)
+        whole: Any = _Watched(unpacked, quiet=True)
         try:
             for record in ArchiveIterator(whole, record_types=_WANTED, auto_decode="all", buffer_size=_BUFFER):
                 content = _content(record, max_bytes)
@@ -73,24 +79,30 @@ def _ahead(stream: BinaryIO, max_bytes: int) -> Iterator[tuple[WarcRecord, bytes
             yield None
 
 
-class _Whole:
-    """A stream that ends where it breaks, and says so: fastwarc takes an error within a record for its end."""
+class _Watched:
+    """A stream whose last bytes are known; a quiet one ends where it breaks, as fastwarc takes errors for the end."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, *, quiet: bool) -> None:
+        self._stream, self._quiet = stream, quiet
         self.broken = False
+        self.end = b""
 
     def read(self, size: int = -1) -> bytes:
         try:
             content: bytes = self._stream.read(size)
         except (OSError, EOFError, IsalError):  # type: ignore[misc] # its stub calls it no exception
             self.broken = True
-            return b""
+            if self._quiet:
+                return b""
+            raise
+        self.end = content[-4:] or self.end
         return content
 
+    def seek(self, place: int) -> int:
+        return int(self._stream.seek(place))
+
     def tell(self) -> int:
-        place: int = self._stream.tell()
-        return place
+        return int(self._stream.tell())
 
 
 def _content(record: WarcRecord, max_bytes: int) -> bytes | str:
@@ -130,7 +142,7 @@ def _is_json(record: WarcRecord) -> bool:
     return (record.headers.get("Content-Type") or "").startswith("application/json")
 
 
-def _past_breaks(source: str, stream: BinaryIO, failures: Counter[str], begin: bytes) -> Iterator[WarcRecord]:
+def _past_breaks(source: str, stream: Any, failures: Counter[str], begin: bytes) -> Iterator[WarcRecord]:
     """The records of a file that begin with some bytes, past places that are broken."""
     place, started = 0, 0
     for _ in range(_MAX_BREAKS):
@@ -152,7 +164,7 @@ def _past_breaks(source: str, stream: BinaryIO, failures: Counter[str], begin: b
             stream.seek(following)
 
 
-def _next_record(stream: BinaryIO, begin: bytes, place: int) -> int | None:
+def _next_record(stream: Any, begin: bytes, place: int) -> int | None:
     """Where the next record may begin, from a place on; None at the end of the file."""
     stream.seek(place)
     data = b""
@@ -166,7 +178,7 @@ def _next_record(stream: BinaryIO, begin: bytes, place: int) -> int | None:
     return None
 
 
-def _ends_well(stream: BinaryIO, place: int) -> bool:
+def _ends_well(stream: Any, place: int) -> bool:
     """Whether a gzip file's last members, from a place on, are whole: fastwarc says nothing of one that is cut off."""
     stream.seek(place)
     member = zlib.decompressobj(31)

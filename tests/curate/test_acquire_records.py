@@ -59,3 +59,18 @@ def test_a_reader_that_stops_leaves_no_thread(tmp_path: Path) -> None:
         next(records)
         records.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_a_plain_archive_that_was_cut_off_is_counted_once_wherever_that_was(tmp_path: Path) -> None:
+    data = write_warc(tmp_path / "a.warc", numbered(2), packed=False).read_bytes()
+    last, lines = data.rfind(b"WARC/1.0"), 0
+    for cut in range(last - 6, len(data)):
+        found, failures = contents(data[:cut])
+        told = sum(failures.values()) + sum(content == "broken_record" for content in found)
+        if data[:cut].endswith(b"\r\n\r\n"):  # a record's end, or that of its headers
+            lines += told == 0
+        else:
+            assert told == 1, cut - last
+    assert lines <= 4
+    assert contents(data)[1] == {}
+    assert contents(data.replace(b"\r\n\r\nWARC", b"\n\nWARC")[:-4] + b"\n\n")[1] == {}
