@@ -25,7 +25,6 @@ from curate.acquire.fetch import FetchLimits
 from curate.acquire.html import ALL_TEXTS, TEXTS
 from curate.acquire.pairs import merge_pairs, write_json
 from curate.acquire.warc import is_archive
-from curate.engines import open_engine
 from curate.errors import RequestError, WorkError
 
 DISTINCT = ("uid", "url")
@@ -148,6 +147,8 @@ def _read(
         for task in tasks:
             read_archive(task)
     elif tasks:
+        from curate.engines import open_engine  # half a second, and mostly not needed
+
         running = open_engine(engine, workers if engine == "local" or workers > 1 else None)
         try:
             for _ in running.map(read_archive, tasks):
