@@ -107,23 +107,21 @@ class Fetcher:
     def _robots(self, origin: str) -> Protego:
         """The host's rules.
 
-        Raises FetchFailure if the host itself cannot be reached, so that the page fails for that reason.
+        Raises FetchFailure if the host cannot be reached or has an error, so that the page fails for that reason.
         """
         url = f"{origin}/robots.txt"
         try:
             for _ in range(self._limits.max_redirects + 1):
                 answer = self._get(url, MOST_BYTES, html_only=False, cut=True)
                 if isinstance(answer, Page):
-                    return rules_of(200, answer.content)
+                    return rules_of(answer.content)
                 url = (answer and absolute_url(answer, url)) or ""
                 if not url:
                     break
         except FetchFailure as failed:
-            if failed.reason == "http_5xx":
-                return rules_of(500, b"")
             if failed.reason not in ("http_4xx", "protocol", "bad_redirect"):
                 raise
-        return rules_of(404, b"")
+        return rules_of(None)
 
     def _get(self, url: str, max_bytes: int, *, html_only: bool, cut: bool = False) -> Page | str:
         """One request without redirects: the page, or the address it points to. One too large is `cut`, or fails."""

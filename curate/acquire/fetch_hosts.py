@@ -53,13 +53,12 @@ class _Host:
             time.sleep(start - now)
 
     def rest(self, told: FetchFailure) -> None:
-        """Leave the host alone with all pages, as it asked."""
-        with self.lock:
-            now = time.monotonic()
-            if told.wait > MOST_PAUSE:
-                self.dead, self.dead_until = told, now + told.wait
-            else:
-                self.next_at = max(self.next_at, now + told.wait)
+        """Leave the host alone with all pages, if it asked for that; its lock is held."""
+        now = time.monotonic()
+        if told.wait > MOST_PAUSE:
+            self.dead, self.dead_until = told, now + told.wait
+        elif told.wait:
+            self.next_at = max(self.next_at, now + told.wait)
 
     def is_idle(self) -> bool:
         """Whether nothing is lost but its rules if it is forgotten."""
@@ -97,7 +96,7 @@ class Hosts:
                 try:
                     yield
                 except FetchFailure as failed:
-                    if failed.wait:
+                    with host.lock:
                         host.rest(failed)
                     raise
 
@@ -129,6 +128,7 @@ class Hosts:
         try:
             host.robots = self._rules(origin)
         except FetchFailure as failed:
+            host.rest(failed)
             host.failures += 1
             if not failed.again or host.failures > self._retries:
                 host.dead = failed

@@ -182,18 +182,22 @@ class SafeOpener(urllib.request.OpenerDirector):
                 connection.close()
         raise DownloadFailure("too_many_redirects", f"more than {_MAX_REDIRECTS}")
 
-    def _rules(self, url: str) -> tuple[int, bytes]:
-        """The status and the beginning of a robots.txt; one that is redirected to nowhere is as good as none."""
+    def _rules(self, url: str) -> bytes | None:
+        """The beginning of a robots.txt; one that is redirected to nowhere is as good as none."""
         try:
             answer, connection, _ = self._last(url, {"User-Agent": self._agent, "Accept-Encoding": "identity"}, None)
         except DownloadFailure as failed:
             if failed.reason in ("bad_redirect", "too_many_redirects"):
-                return 404, b""
+                return None
             raise
         with Answer(answer, connection, MOST_BYTES) as whole:
+            if answer.status >= 500:
+                raise status_failure(answer.status)
+            if answer.status // 100 != 2:
+                return None
             if answer.headers.get("Content-Encoding"):  # although none was asked for
-                return answer.status, whole.read()
-            return answer.status, answer.read(MOST_BYTES)
+                return whole.read()
+            return answer.read(MOST_BYTES)
 
     def _ask(
         self, url: str, headers: Mapping[str, str], deadline: float

@@ -15,23 +15,24 @@ MOST_BYTES = 512 * 1024  # of a robots.txt; what comes behind does not hold
 _HOSTS = 20_000  # whose rules are remembered
 
 
-def rules_of(status: int, content: bytes) -> Protego:
-    """The rules by what a host answered: without robots.txt (4xx) all is allowed, with a broken one (5xx) nothing."""
-    if status // 100 == 2:
-        return Protego.parse(content[:MOST_BYTES].decode("utf-8-sig", "replace"))
-    return Protego.parse("User-agent: *\nDisallow: /" if status >= 500 else "")
+def rules_of(content: bytes | None) -> Protego:
+    """The rules in a robots.txt; with None, where there is none (4xx), all is allowed.
+
+    A host with an error (5xx) allows nothing. That is its failure, and may be over later.
+    """
+    return Protego.parse("" if content is None else content[:MOST_BYTES].decode("utf-8-sig", "replace"))
 
 
 class Robots:
     """The rules of the hosts that one process asks for images; each robots.txt is read once.
 
     Args:
-        read: gives the status and the first bytes of an address; raises DownloadFailure if the host cannot be reached,
-            so that the image fails for that reason.
+        read: gives the first bytes of an address, None if there is nothing; raises DownloadFailure if the host cannot
+            be reached or has an error, so that the image fails for that reason and is tried again as for that.
         agent: our name in the rules.
     """
 
-    def __init__(self, read: Callable[[str], tuple[int, bytes]], agent: str) -> None:
+    def __init__(self, read: Callable[[str], bytes | None], agent: str) -> None:
         self._read, self._agent = read, agent
         self._rules: OrderedDict[str, Protego] = OrderedDict()
         self._reading: dict[str, threading.Lock] = {}
@@ -45,7 +46,7 @@ class Robots:
             reading = self._reading.setdefault(origin, threading.Lock())
         try:
             with reading:  # the first thread reads, the others wait for it
-                rules = self._rules.get(origin) or rules_of(*self._read(f"{origin}/robots.txt"))
+                rules = self._rules.get(origin) or rules_of(self._read(f"{origin}/robots.txt"))
                 self._remember(origin, rules)
         finally:
             with self._lock:

@@ -19,6 +19,7 @@ from curate.storage import Folder
 
 # Columns of `curate crawl` that go along into the pool, if there.
 FROM_CRAWL = ("page_url", "caption_source", "page_language", "page_licence", "width_attribute", "height_attribute")
+_ROWS = 65_536  # digested at a time
 _TAKEN = (
     *("uid", "url", "caption", "key", "status", "error_message", "width", "height", "original_width"),
     *("original_height", "exif", "jpg", "txt", "json", *HASHES, EXPECTED),
@@ -123,8 +124,8 @@ def _expected(table: pa.Table) -> list[pa.ChunkedArray]:
 
 
 def table_digest(table: pa.Table) -> str:
-    """SHA-256 of the rows, in hex."""
+    """SHA-256 of the rows, in hex; however they are chunked."""
     digest = hashlib.sha256()
-    for batch in table.to_batches(max_chunksize=65_536):
-        digest.update(json.dumps(batch.to_pydict(), sort_keys=True).encode())
+    for start in range(0, len(table), _ROWS):
+        digest.update(json.dumps(table.slice(start, _ROWS).to_pydict(), sort_keys=True).encode())
     return digest.hexdigest()

@@ -213,3 +213,28 @@ def test_hosts_are_forgotten_but_for_those_that_asked_to_wait(monkeypatch: pytes
         with hosts.turn(f"http://{number}.example/"):
             pass
     assert asked[21:] == ["http://0.example"]
+
+
+def test_an_error_of_robots_txt_allows_nothing_and_may_be_over_later() -> None:
+    answers: list[Protego | FetchFailure] = [FetchFailure("http_5xx", again=True), Protego.parse("")]
+
+    def rules(origin: str) -> Protego:
+        found = answers.pop(0)
+        if isinstance(found, FetchFailure):
+            raise found
+        return found
+
+    hosts = Hosts(rules, "curate", 0.0, 1, 1)
+    with pytest.raises(FetchFailure, match="http_5xx"), hosts.turn("http://a.example/"):
+        pytest.fail("no request may go out")
+    with hosts.turn("http://a.example/"):
+        pass
+    answers[:] = [FetchFailure("http_5xx", again=True)] * 2
+    for _ in range(4):
+        with pytest.raises(FetchFailure, match="http_5xx"), hosts.turn("http://b.example/"):
+            pytest.fail("no request may go out")
+    answers[:] = [FetchFailure("http_5xx", again=True, wait=600)]
+    for _ in range(2):
+        with pytest.raises(FetchFailure, match="http_5xx"), hosts.turn("http://c.example/"):
+            pytest.fail("no request may go out")
+    assert answers == []

@@ -211,7 +211,7 @@ def test_robots_txt_of_image_hosts_where_asked_for(told: str, tmp_path: Path) ->
     ("status", "location", "outcome"),
     [
         (404, None, {}),
-        (503, None, {"robots": 1}),
+        (503, None, {"http_5xx": 1}),
         (302, "/rules", {"robots": 1}),
         (302, "file:///etc/passwd", {}),
         (302, "/robots.txt", {}),

@@ -24,7 +24,7 @@ from curate.acquire.attrition import agresti_min, newcombe, shift, statuses
 from curate.acquire.download import DownloadLimits, DownloadReport, download
 from curate.acquire.header import wrong_hash
 from curate.acquire.pairs import pair_uid
-from curate.acquire.wanted import load_pairs
+from curate.acquire.wanted import load_pairs, table_digest
 from curate.cli import run
 from curate.errors import RequestError, WorkError
 from tests.curate.hostile import HostileServer, jpeg, serving
@@ -326,3 +326,4 @@ def test_pairs_without_a_uid_get_one_and_each_uid_counts_once(
     found = [urls[row] for row in rows]
     assert table["uid"].to_pylist() == [uid or pair_uid(url, "c") for uid, url in zip(wanted, found, strict=True)]
     assert (table["url"].to_pylist(), repeated) == (found, 5 - len(rows))
+    assert table_digest(table) == table_digest(table.combine_chunks())
