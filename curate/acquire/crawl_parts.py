@@ -112,14 +112,13 @@ def parts_beside(out: Path, request: Mapping[str, Any]) -> Iterator[Path]:
                 if path.name != "lock":
                     path.unlink()
             write_json(folder / _REQUEST, wanted)
+        whole = False
         try:
             yield folder
-        except BaseException:
-            if not any(map(is_finished, finished(folder))):
+            whole = all(map(is_finished, finished(folder)))
+        finally:
+            if whole or not any(map(is_finished, finished(folder))):
                 shutil.rmtree(folder, ignore_errors=True)
-            raise
-        if all(map(is_finished, finished(folder))):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def finished(folder: Path) -> list[Path]:

@@ -172,6 +172,8 @@ def test_a_failed_crawl_leaves_nothing(web: Web, tmp_path: Path) -> None:
     listed = web.list(tmp_path, "/closed")
     with pytest.raises(WorkError, match="1 http_5xx"):
         crawl([listed], tmp_path / "pairs.parquet", LIMITS)
+    with pytest.raises(WorkError, match="1 no_archive"):
+        crawl(["memory://nowhere/a.warc.gz"], tmp_path / "pairs.parquet")
     assert hidden(tmp_path) == []
 
 
