@@ -159,8 +159,8 @@ def test_damaged_shards_are_made_again_and_no_others(
     assert report.rounds == 2 and report.failed == {"http_4xx": 1, "http_5xx": 1} and report.downloaded == 9
     for what, damage in DAMAGE.items():
         damage(pool)
-        if "stats" in what or "never" in what:
-            (pool / "download.json").unlink()  # as the sizes that it knows are right
+        if "other" in what or "stats" in what or "never" in what:
+            (pool / "download.json").unlink()  # as the sizes that it knows are right, or can be by chance
         asked = server.asked.total()
         again = download(pairs, pool, limits)
         assert (again.downloaded, again.failed, again.rounds) == (report.downloaded, report.failed, 2), what
