@@ -1,10 +1,14 @@
-"""A server of the tests, in a thread for as long as a block lasts."""
+"""What tests run beside themselves: a server in a thread for as long as a block lasts, Python without compiled code."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from socketserver import BaseServer
 from typing import Protocol, TypeVar, cast
 
@@ -16,6 +20,19 @@ class Stoppable(Protocol):
 
 
 Server = TypeVar("Server", bound=Stoppable)
+
+
+def uncompiled(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Python with these arguments, in which compiled functions are plain ones, where a wrong index raises."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        input=stdin,
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        cwd=Path(__file__).parents[1],
+        text=True,
+        capture_output=True,
+        check=False,
+    )
 
 
 @contextmanager

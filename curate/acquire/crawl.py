@@ -14,12 +14,12 @@ from curate.acquire.crawl_addresses import is_address, read_addresses
 from curate.acquire.crawl_parts import (
     REPORTED,
     ArchiveTask,
-    finished,
     is_finished,
     parts_beside,
     read_archive,
     reported,
     sum_of,
+    written,
 )
 from curate.acquire.fetch import FetchLimits
 from curate.acquire.html import ALL_TEXTS, TEXTS
@@ -85,7 +85,7 @@ def crawl(
     with parts_beside(out, _request(sources, limits, texts)) as folder:
         told = reported(folder)
         repeated, before = _read(sources, folder, limits, texts, engine if together else None, workers)
-        parts = finished(folder)
+        parts = written(folder)
         counts = sum_of(parts)
         totals, failures = counts.totals, counts.failures
         left_out = 0
@@ -93,7 +93,7 @@ def crawl(
             parts[0].replace(out)
         elif totals["pages_read"]:
             totals["pairs"], left_out = merge_pairs(parts, out, distinct)
-        write_json(folder / REPORTED, {"totals": totals, "failures": failures})
+        counts.write(folder / REPORTED)
     if not totals["pages_read"]:
         _nothing(sources, failures)
     names = ("pages_read", "images", "pairs", "without_text", "without_url", "repeated")

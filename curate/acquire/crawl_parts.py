@@ -41,6 +41,14 @@ class Counts:
         for name in _COUNTED:
             self.totals[name] += getattr(page, name)
 
+    def write(self, file: Path) -> None:
+        write_json(file, {"totals": self.totals, "failures": self.failures})
+
+    @staticmethod
+    def read(file: Path) -> Counts:
+        told = json.loads(file.read_bytes())
+        return Counts(Counter(told["totals"]), Counter(told["failures"]))
+
 
 @dataclass(frozen=True, slots=True)
 class ArchiveTask:
@@ -67,7 +75,7 @@ def writing(part: Path) -> Iterator[tuple[PairWriter, Counts]]:
     with PairWriter(part) as writer:
         yield writer, counts
     counts.totals.update(pairs=writer.rows, repeated=writer.repeated)
-    write_json(part.with_suffix(".json"), {"totals": counts.totals, "failures": counts.failures})
+    counts.write(part.with_suffix(".json"))
 
 
 def is_finished(part: Path) -> bool:
@@ -79,7 +87,7 @@ def sum_of(parts: Iterable[Path]) -> Counts:
     """What was counted on all of some finished parts."""
     counts = Counts()
     for part in parts:
-        one = _counts(part.with_suffix(".json"))
+        one = Counts.read(part.with_suffix(".json"))
         counts.totals.update(one.totals)
         counts.failures.update(one.failures)
     return counts
@@ -87,12 +95,7 @@ def sum_of(parts: Iterable[Path]) -> Counts:
 
 def reported(folder: Path) -> Counts:
     """What an earlier run reported, of which an archive could not be read; nothing if there was none."""
-    return _counts(folder / REPORTED) if (folder / REPORTED).exists() else Counts()
-
-
-def _counts(file: Path) -> Counts:
-    told = json.loads(file.read_bytes())
-    return Counts(Counter(told["totals"]), Counter(told["failures"]))
+    return Counts.read(folder / REPORTED) if (folder / REPORTED).exists() else Counts()
 
 
 @contextmanager
@@ -105,9 +108,9 @@ def parts_beside(out: Path, request: Mapping[str, Any]) -> Iterator[Path]:
     folder = out.absolute().with_name(f".{out.name}.parts")
     with alone(folder / "lock", f"{out}: another curate crawl is writing it; waiting until it ends", _LOG):
         wanted = json.loads(json.dumps(request))
-        if finished(folder) and _request(folder) != wanted:
-            _LOG.warning("%s: what an interrupted crawl of other sources or settings had read is dropped", out)
         if _request(folder) != wanted:
+            if written(folder):
+                _LOG.warning("%s: what an interrupted crawl of other sources or settings had read is dropped", out)
             for path in folder.iterdir():
                 if path.name != "lock":
                     path.unlink()
@@ -115,13 +118,13 @@ def parts_beside(out: Path, request: Mapping[str, Any]) -> Iterator[Path]:
         whole = False
         try:
             yield folder
-            whole = all(map(is_finished, finished(folder)))
+            whole = all(map(is_finished, written(folder)))
         finally:
-            if whole or not any(map(is_finished, finished(folder))):
+            if whole or not any(map(is_finished, written(folder))):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def finished(folder: Path) -> list[Path]:
+def written(folder: Path) -> list[Path]:
     """The parts that were written to their end, in the order of their names."""
     return sorted(path for path in folder.glob("*.parquet") if path.with_suffix(".json").exists())
 

@@ -80,10 +80,16 @@ def failure_of(error: BaseException) -> DownloadFailure:
     return DownloadFailure("other", f"{type(error).__name__} {error}")
 
 
+def status_reason(status: int) -> str:
+    """The reason for an HTTP status that is no success."""
+    return {4: "http_4xx", 5: "http_5xx"}.get(status // 100, "protocol")
+
+
 def status_failure(status: int, wait: float | None = None) -> DownloadFailure:
     """The failure of an HTTP status that is no success; `wait`: seconds that the server asks to wait."""
-    kind = {4: "http_4xx", 5: "http_5xx"}.get(status // 100, "protocol")
-    return DownloadFailure(kind, f"{status}, retry after {min(wait, 10**12 - 1):.0f} s" if wait else status)
+    return DownloadFailure(
+        status_reason(status), f"{status}, retry after {min(wait, 10**12 - 1):.0f} s" if wait else status
+    )
 
 
 def retry_after(value: str | None) -> float | None:

@@ -12,7 +12,7 @@ from protego import Protego
 
 from curate.acquire.addresses import RefusedAddress, never_resolves
 from curate.acquire.backend import CheckedBackend, deadline
-from curate.acquire.failures import retry_after
+from curate.acquire.failures import retry_after, status_reason
 from curate.acquire.fetch_hosts import MOST_PAUSE, FetchFailure, Hosts
 from curate.acquire.fetch_optout import product
 from curate.acquire.html import absolute_url
@@ -160,7 +160,7 @@ def _check(response: httpx.Response, *, html_only: bool) -> None:
     """Raises FetchFailure unless the answer is a body that can be read."""
     status = response.status_code
     if status != 200:
-        reason = {4: "http_4xx", 5: "http_5xx"}.get(status // 100, "protocol")
+        reason = status_reason(status)
         wait = retry_after(response.headers.get("retry-after")) if status in (429, 503) else None
         again = status in (408, 425, 429) or (reason == "http_5xx" and status not in (501, 505))
         raise FetchFailure(reason, again=again, wait=wait or 0.0)

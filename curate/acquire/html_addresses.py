@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from curate.acquire.compiled import Bytes, compiled
-from curate.acquire.html_tokens import is_space
+from curate.acquire.html_tokens import equal, is_space
 from curate.acquire.html_urls import MAX_URL
 
 UNSURE = -1
@@ -21,6 +21,7 @@ def _class_table() -> np.ndarray:
 
 
 _CLASS = _class_table()
+_DATA = np.frombuffer(b"data:", np.uint8)
 _REFERENCES = [b"&amp;", b"&quot;", b"&#39;", b"&#039;", b"&apos;", b"&lt;", b"&gt;"]
 _REFERENCE = np.array([list(name.ljust(6, b"\0")) for name in _REFERENCES], np.uint8)
 _REFERENCE_SIZE = np.array([len(name) for name in _REFERENCES])
@@ -46,6 +47,12 @@ def reference_at(d: Bytes, i: int, end: int) -> tuple[int, int]:
     if k == i + 1 or (k < end and d[k] == 61):
         return 38, 1  # nothing of the kind, or the next parameter of a query
     return UNSURE, 1
+
+
+@compiled
+def is_data(d: Bytes, i: int, end: int) -> bool:
+    """Whether an address holds its image itself."""
+    return i + _DATA.size <= end and equal(d, i, i + _DATA.size, _DATA)
 
 
 @compiled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from curate.acquire.compiled import Bytes, Table, compiled
-from curate.acquire.html_addresses import UNSURE, write_address
+from curate.acquire.html_addresses import UNSURE, is_data, write_address
 from curate.acquire.html_scan import ALT, END, FIGCAPTION, FIGURE, FIRST, IMAGE, KIND, START, TO, UP
 from curate.acquire.html_srcset import NONE, largest_in
 from curate.acquire.html_texts import write_caption, write_text
@@ -23,11 +23,6 @@ _MAX_SIDE = 100_000
 _SETS = (FIRST + 4, FIRST + 12, FIRST + 14)  # srcset, data-srcset, data-lazy-srcset
 _SINGLE = (FIRST + 6, FIRST + 8, FIRST + 10, FIRST + 2)  # data-src, data-original, data-lazy-src, src
 _WIDTH, _HEIGHT = FIRST + 16, FIRST + 18
-
-
-@compiled
-def _inline(d: Bytes, i: int, end: int) -> bool:
-    return i + 4 < end and d[i] == 100 and d[i + 1] == 97 and d[i + 2] == 116 and d[i + 3] == 97 and d[i + 4] == 58
 
 
 @compiled
@@ -58,7 +53,7 @@ def _source(d: Bytes, image: Table) -> tuple[int, int]:
         start, end = image[column], image[column + 1]
         while start < end and is_space(d[start]):
             start += 1
-        if start < end and not _inline(d, start, end):
+        if start < end and not is_data(d, start, end):
             return start, end
     return NONE, 0
 

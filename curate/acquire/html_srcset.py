@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from curate.acquire.compiled import Bytes, compiled
-from curate.acquire.html_addresses import UNSURE, reference_at
+from curate.acquire.html_addresses import UNSURE, is_data, reference_at
 from curate.acquire.html_tokens import is_space
 from curate.acquire.html_urls import MAX_URL
 
@@ -67,18 +67,6 @@ def _sizes(d: Bytes, i: int, end: int) -> tuple[int, int]:
 
 
 @compiled
-def _is_data(d: Bytes, i: int, end: int) -> bool:
-    return (
-        i + 4 < end
-        and d[i] | 32 == 100
-        and d[i + 1] | 32 == 97
-        and d[i + 2] | 32 == 116
-        and d[i + 3] | 32 == 97
-        and d[i + 4] == 58
-    )
-
-
-@compiled
 def largest_in(d: Bytes, i: int, end: int) -> tuple[int, int]:
     """Where the address of the largest candidate of a srcset starts and ends; it starts at UNSURE, or NONE."""
     if end - i > 16 * MAX_URL or not _is_plain(d, i, end):
@@ -101,5 +89,5 @@ def largest_in(d: Bytes, i: int, end: int) -> tuple[int, int]:
                 i += 1
         width, density = _sizes(d, words, i)
         larger = width > best_width or (width == best_width and density > best_density)
-        if larger and not _is_data(d, address, stop):
+        if larger and not is_data(d, address, stop):
             best, best_end, best_width, best_density = address, stop, width, density

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from curate.acquire.fetch import ASKING, FetchLimits
 from curate.acquire.fetch_optout import product
-from curate.acquire.html import TEXTS, PageImages, pairs_of, read_page
+from curate.acquire.html import PageImages
 from curate.acquire.html_pairs import add_page, add_wat
 from curate.acquire.warc_stream import open_archive
 from curate.acquire.warc_wat import DECODED_SINCE, read_wat
@@ -31,13 +31,13 @@ def is_archive(source: str) -> bool:
 def archive_pages(
     source: str,
     failures: Counter[str],
-    limits: FetchLimits | None = None,
-    texts: Collection[str] = TEXTS,
-    batch: PairBatch | None = None,
+    limits: FetchLimits,
+    texts: Collection[str],
+    batch: PairBatch,
 ) -> Iterator[PageImages]:
     """The HTML pages of a WARC or WAT file in its order; one that was cut off or is broken gives what it can.
 
-    With a `batch`, the pairs of a WARC's pages go there before a page is given, and not with the page.
+    Their pairs go into the batch before a page is given, and not with the page.
 
     What cannot be used is added to `failures` by reason: not_html, http_4xx, http_5xx, protocol, too_large, the
     refusals of `fetch_optout`, broken_record (a response that was cut off), broken_warc (a place in the file that
@@ -49,7 +49,6 @@ def archive_pages(
 
     from curate.acquire.warc_records import read_records
 
-    limits = limits or FetchLimits()
     agent = product(limits.user_agent)
     try:
         with open_archive(source, limits) as stream:
@@ -70,23 +69,17 @@ def archive_pages(
         failures["no_archive"] += 1
 
 
-def _warc_page(
-    record: WarcRecord, content: bytes, texts: Collection[str], agent: str, batch: PairBatch | None
-) -> PageImages:
+def _warc_page(record: WarcRecord, content: bytes, texts: Collection[str], agent: str, batch: PairBatch) -> PageImages:
     url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")
     asking = [(name, value) for name in ASKING for value in record.http_headers.get_multiple(name)]
-    if batch is None:
-        return read_page(content, url, record.http_charset, headers=asking, texts=texts, agent=agent)
     return add_page(batch, content, url, record.http_charset, headers=asking, texts=texts, agent=agent)
 
 
 def _wat_page(
-    record: WarcRecord, content: bytes, texts: Collection[str], agent: str, batch: PairBatch | None
+    record: WarcRecord, content: bytes, texts: Collection[str], agent: str, batch: PairBatch
 ) -> PageImages | str:
     decoded = (record.headers.get("WARC-Date") or DECODED_SINCE) >= DECODED_SINCE
-    wat = read_wat(content, decoded=decoded, apart=batch is not None and "alt" in texts and "title" not in texts)
+    wat = read_wat(content, decoded=decoded, apart="alt" in texts and "title" not in texts)
     if wat.reason is not None:
         return wat.reason
-    if batch is None:
-        return pairs_of(wat.markup, wat.url, headers=wat.headers, texts=texts, agent=agent)
     return add_wat(batch, wat, texts=texts, agent=agent)

@@ -17,12 +17,13 @@ from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 from isal import igzip_threaded
 from isal.igzip_lib import IsalError
 
+from curate.acquire.failures import status_reason
+
 _LOG = logging.getLogger(__name__)
 _CHUNK, _BUFFER = 1 << 20, 1 << 18
 _GZIP, _WARC = b"\x1f\x8b\x08", b"WARC/1."
 _MAX_BREAKS = 1000  # per file
 _WANTED = WarcRecordType.response | WarcRecordType.metadata | WarcRecordType.revisit | WarcRecordType.conversion
-_HTTP_ERRORS = {4: "http_4xx", 5: "http_5xx"}
 
 
 def read_records(
@@ -132,7 +133,7 @@ def _unusable(record: WarcRecord) -> str | None:
     if status is None:
         return "protocol"
     if status != 200:
-        return _HTTP_ERRORS.get(status // 100, "protocol")
+        return status_reason(status)
     if record.http_content_type not in ("text/html", "application/xhtml+xml"):
         return "not_html"
     return None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from curate.errors import RequestError, WorkError
+from curate.errors import RequestError
 from curate.features.contract import GlobalFeature
 from curate.hashing import facts_hash
 from curate.kept.state import ARTIFACTS, FORMAT, RunFact, State
@@ -120,9 +120,7 @@ class Night:
         if self.published:
             return
         if self.state.changed():
-            raise WorkError(
-                f"--after: another night was added to {self.state.folder.url} meanwhile; run the same command again"
-            )
+            raise self.state.taken()
         if not self.state.generations:
             cache = measured.tasks[0].cache
             for feature in _carried(self.recipe):

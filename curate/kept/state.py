@@ -102,11 +102,13 @@ class State:
         try:
             self.folder.create_json(f"{GENERATIONS}/{number:05d}.json", facts)
         except FileExistsError:
-            raise WorkError(
-                f"--after: another night was added to {self.folder.url} meanwhile; run the same command again"
-            ) from None
+            raise self.taken() from None
         self.generations = self._read()
         self._remove_unused()
+
+    def taken(self) -> WorkError:
+        """What a night is told that comes too late."""
+        return WorkError(f"--after: another night was added to {self.folder.url} meanwhile; run the same command again")
 
     def changed(self) -> bool:
         """Whether another night was added since this was opened."""

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +18,7 @@ from curate.acquire.html_text import attribute_text
 from curate.acquire.html_urls import largest_candidate
 from curate.acquire.pairs import SCHEMA, pair_uid
 from curate.acquire.pairs_batch import PairBatch
+from tests.running import uncompiled
 
 PAGE = "http://example.com/blog/post.html"
 URLS = [
@@ -306,15 +303,7 @@ def test_no_index_is_beyond_its_array() -> None:
         "for page in json.load(sys.stdin):\n"
         "    print(json.dumps(in_columns(page.encode('latin-1'), PAGE, 'utf-8')[0]))\n"
     )
-    told = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        input=json.dumps([page.decode("latin-1") for page in pages]),
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        cwd=Path(__file__).parents[2],
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    told = uncompiled("-W", "ignore", "-c", code, stdin=json.dumps([page.decode("latin-1") for page in pages]))
     assert told.returncode == 0, told.stderr[-2000:]
     for page, line in zip(pages, told.stdout.splitlines(), strict=True):
         assert json.loads(line) == json.loads(json.dumps(in_columns(page, PAGE, "utf-8")[0])), page

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +16,7 @@ from curate.acquire.pairs import SCHEMA
 from curate.acquire.pairs_batch import PairBatch
 from curate.acquire.warc_wat import read_wat
 from tests.curate.test_acquire_html_pairs import ALTS, SOURCES
+from tests.running import uncompiled
 
 Json = dict[str, Any]
 
@@ -186,12 +183,5 @@ def test_links_in_another_place_are_not_the_pages() -> None:
 
 def test_no_index_is_beyond_its_array() -> None:
     """The compiled functions as plain Python, where it raises."""
-    told = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "ignore", "-p", "no:cacheprovider", __file__, "-k", "both_ways"],
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        cwd=Path(__file__).parents[2],
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    told = uncompiled("-m", "pytest", "-q", "-W", "ignore", "-p", "no:cacheprovider", __file__, "-k", "both_ways")
     assert told.returncode == 0, told.stdout[-2000:]
