@@ -22,7 +22,7 @@ from curate.acquire.crawl import crawl
 from tests.bench.figure import Figure
 from tests.curate.test_acquire_archives import wat_of
 
-PAGES, IMAGES, ROUNDS = 600, 25, 5
+PAGES, IMAGES, ROUNDS = 600, 25, 15
 SRCSET, FIGURES = "every image with a srcset", "every image in a figure with a caption"
 WAT = "of the WAT that tells of these pages"
 _SYLLABLES = ("ka", "lo", "mi", "ter", "ran", "sel", "du", "vo", "pia", "nor", "est", "al", "ben", "cor", "dra", "fin")
